@@ -86,7 +86,7 @@ campaign = Campaign(
     rounds=[
         Round("Which rate, which decay?", trials=10, space=TUNING, max_train_steps=125),
         Round("The fine-tuned model", promote=2, transfer="rescale"),
-        Round("From scratch, equal total steps", trials=4, space=PRETRAINING, start="scratch", total="equal"),
-        Round("From scratch, equal fine-tuning steps", trials=4, space=PRETRAINING, start="scratch"),
+        Round("From scratch, equal total steps", trials=10, space=PRETRAINING, start="scratch", total="equal"),
+        Round("From scratch, equal fine-tuning steps", trials=10, space=PRETRAINING, start="scratch"),
     ],
 )

@@ -121,7 +121,7 @@ def test_every_record_says_what_a_reader_needs(question):
     for verdict in question.answers:
         assert re.fullmatch(r"[a-z_]+", verdict.name)
         assert verdict.action.endswith(".")
-    assert all(re.fullmatch(r"[ABD]\d+", rule) for rule in question.rules)
+    assert all(re.fullmatch(r"[ABCD]\d+", rule) for rule in question.rules)
     assert question.title.format(question="a", subject="b")
 
 

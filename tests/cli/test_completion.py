@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from support.shell import run_in
+from support.stage_files import write_stages
 from support.study_files import write_study
 
 from tuner.cli import completion
@@ -85,14 +86,27 @@ def test_the_script_of_a_shell_asks_tuner(shell, tuner):
     assert f"_TUNER_COMPLETE=complete_{shell}" in script.out
 
 
-def test_bash_reads_the_script_and_completes(folder, tuner):
+@pytest.mark.parametrize(
+    ("line", "place", "found"),
+    [
+        ("tuner exp", 1, ["exploit", "export"]),
+        ("tuner trials staged.py : p", 4, ["pre"]),  # as bash breaks words at colons
+        ("tuner trials staged.py :", 3, ["pre", "head:1", "staged-branch", "staged"]),
+        ("tuner trials staged.py : head : ", 5, ["1"]),
+    ],
+)
+def test_bash_reads_the_script_and_completes(line, place, found, folder, tuner):
     """The whole way: bash evaluates the script and calls its function, which calls tuner."""
+    write_stages(folder)
     (folder / "bin").mkdir(exist_ok=True)
     program = folder / "bin" / "tuner"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tuner "$@"\n')
     program.chmod(0o755)
-    line = "COMP_WORDS=(tuner exp); COMP_CWORD=1; _tuner_completion tuner; echo ${COMPREPLY[@]}"
-    script = f"{tuner('completion', 'bash').out}\n{line}"
+    asked = f"COMP_WORDS=({line}); COMP_CWORD={place}; _tuner_completion tuner; echo ${{COMPREPLY[@]}}"
+    script = f"{tuner('completion', 'bash').out}\nCOMP_WORDBREAKS=' :'\n{asked}"
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.split() == ["exploit", "export"], done.stderr
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, check=False, cwd=folder
+    )
+    assert done.stdout.split() == found, done.stderr
+    (folder / "staged.py").unlink()

@@ -114,13 +114,29 @@ def test_the_note_stands_on_stderr(here):
 
 # What each command needs besides the study.
 MORE = {
-    "run": ["--dry-run"], "plan": [], "launch": ["--dry-run"], "worker": ["-q"], "status": [], "check": [],
-    "exploit": ["--dry-run", "--trials", "2", "--although", "a test"], "best-steps": [], "boundaries": [],
-    "budget-curve": ["--dry-run", "--lengths", "20,40,60"], "trials": [], "conclusions": [], "plot": ["-o", "axes.png"],
-    "report": ["-o", "page.html"], "best": [], "adopt": ["--dry-run", "--candidate", "1/0", "--baseline", "1/1"],
-    "adoptions": [], "score-test": [], "export": ["--to", "csv", "tables"], "verify": [], "replay": ["-t", "0"],
-}  # fmt: skip
-ELSEWHERE = {"sweep", "import optuna", "import table"}  # asked below; its study is a new name
+    "run": ["--dry-run"],
+    "plan": [],
+    "launch": ["--dry-run"],
+    "exploit": ["--dry-run", "--trials", "2", "--although", "x"],
+    "budget-curve": ["--dry-run", "--lengths", "20,40,60"],
+    "worker": ["-q"],
+    "status": [],
+    "check": [],
+    "best-steps": [],
+    "boundaries": [],
+    "trials": [],
+    "conclusions": [],
+    "plot": ["-o", "axes.png"],
+    "report": ["-o", "page.html"],
+    "best": [],
+    "adopt": ["--dry-run", "--candidate", "1/0", "--baseline", "1/1"],
+    "adoptions": [],
+    "score-test": [],
+    "export": ["--to", "csv", "tables"],
+    "verify": [],
+    "replay": ["-t", "0"],
+}
+ELSEWHERE = {"sweep", "import optuna", "import table"}  # asked below; their study is a new name
 
 
 def test_every_command_that_takes_a_study_is_asked_here():
@@ -131,7 +147,7 @@ def test_every_command_that_takes_a_study_is_asked_here():
 @pytest.mark.parametrize("name", list(MORE))
 def test_every_command_takes_a_file_with_a_name(name, here):
     before = ["axes"] if name == "plot" else []
-    run = here(name, *before, "staged.py:pretraining", *(MORE[name] or ()))
+    run = here(name, *before, "staged.py:pretraining", *MORE[name])
     assert run.code in (0, 3), run.err
     assert "has 4 campaigns" not in run.err
     told = run.out + run.err
@@ -348,3 +364,11 @@ def test_workers_train_the_stage_that_is_named(trained, fresh, tmp_path):
     names = "select count(*) from trial"
     assert rows(tmp_path, names) == [(4,)]
     assert set(mine) < set(rows(trained, CURVES))
+
+
+def test_a_trial_of_a_later_stage_is_replayed_and_scored_from_the_weights_it_started_from(here):
+    again = here("replay", "staged.py", "-t", "0")
+    assert (again.code, ", 0 differ" in again.out) == (0, True), again.err
+    scored = here("score-test", "staged.py", "-f", "json")
+    assert scored.code == 0, scored.err
+    assert json.loads(scored.out)["metrics"]["test/loss"] > 0

@@ -1,8 +1,10 @@
 """A stage that somebody else's loop trains: the weights of the earlier one reach it, or it is an error; and back."""
 
+import hashlib
 import re
 import sys
 from dataclasses import replace
+from typing import ClassVar
 
 import lightning.pytorch as pl
 import pytest
@@ -19,7 +21,11 @@ from torch import nn
 import tuner as api
 from tuner import Campaign, Command, Round, SearchSpace, TrainerWorkload, best_of, log_uniform, minimize
 from tuner.delegated.looks import look_at, look_for_identity, trial_at
+from tuner.design.identity import was_told
 from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError, WorkloadError
+from tuner.execution.elsewhere import Elsewhere
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.records import State
 from tuner.records.conclusions import Selected, StageStart
 from tuner.rounds.plan import planned_trials
@@ -74,7 +80,7 @@ def test_a_loop_begins_with_the_carried_weights_and_its_own_fresh_ones():
     }  # fmt: skip
     assert workload.carried is True
     assert start.handed.fresh == ("1.bias", "4.weight", "4.bias")
-    assert start.handed.left == ("1.bias", "4.weight", "4.bias")
+    assert set(start.handed.left) == {"1.bias", "4.weight", "4.bias"}
     first_weights(workload, None)
     assert workload.carried is False
 
@@ -82,7 +88,7 @@ def test_a_loop_begins_with_the_carried_weights_and_its_own_fresh_ones():
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (start_with({"0.weight": torch.zeros(12, 6)}), "0.bias is to be carried from .*made.pt, which has no such"),
+        (start_with({"0.weight": torch.zeros(12, 6)}), "0.bias is to be carried from made.pt .*, which has no such"),
         (start_with(numbered(network()), parameters="encoder.*"), "carries 'encoder.*', and no tensor of the model"),
         (start_with({"0.weight": torch.zeros(12, 7)}, parameters="0.weight"), r"shape \(12, 6\) here, \(12, 7\) there"),
     ],
@@ -95,7 +101,7 @@ def test_what_does_not_fit_is_the_same_error_as_with_our_trainer(start, message)
 def test_a_loop_that_never_takes_the_weights_is_an_error_of_the_first_look_also_where_it_was_looked_at_without():
     setup = setup_for(Plain(), "unused", STUDY)
     look_for_identity(setup, ())
-    with pytest.raises(WorkloadError, match=r"starts from .*made.pt, and Plain.train never takes .* trial.carry_into"):
+    with pytest.raises(WorkloadError, match=r"starts from made.pt .*, and Plain.train never takes .* trial.carry_into"):
         look_for_identity(replace(setup, inherited=start_with(numbered(network()))), ())
 
 
@@ -138,7 +144,7 @@ class ByHand(Carrying):
         assert weights.keys() == safetensors.torch.load_file(trial.start_file).keys()
         with torch.no_grad():
             model[0].weight.copy_(weights["first.weight"])
-        self.began = dict(model.state_dict())
+        self.began = {name: one.clone() for name, one in model.state_dict().items()}
         trial.keep(model=model, optimizer=optimizer)
 
 
@@ -147,7 +153,7 @@ def test_tensors_have_the_names_that_the_campaign_says_and_only_those_that_are_c
     start = start_with(given, parameters="first.*", fresh="first.bias", renamed={"first": "0"})
     assert torch.equal(first_weights(ByHand(), start)["0.weight"], given["0.weight"])
     assert start.mapped({}).keys() == {"first.weight"}
-    assert "carried: 1 (first.weight); left behind: 6" in start.words
+    assert "carried: 1 (first.weight); left behind: 8" in start.words
     assert "fresh" not in start.words, "nobody knows the parameters of the loop's model"
     with pytest.raises(WorkloadError, match="no tensor of the weights has such a name; the nearest are 0"):
         start_with(given, parameters="head.*").mapped({})
@@ -180,10 +186,10 @@ def test_a_loop_starts_from_the_candidate_of_its_point():
 
 
 class Remembers(Net):
-    began: dict = {}
+    began: ClassVar[dict] = {}
 
     def on_train_start(self):
-        Remembers.began = {name: one.clone() for name, one in self.state_dict().items()}
+        Remembers.began.update({name: one.clone() for name, one in self.state_dict().items()})
 
 
 def test_lightning_begins_with_the_carried_weights():
@@ -293,7 +299,11 @@ command = Campaign(
     rounds=rounds(Round("scratch", trials=2, max_train_steps=8, space=rounds()[0].space, start="scratch")),
 )
 after_files = Campaign(Later(), name="after-files", evaluations=2, rounds=rounds(), start_from=best_of(files))
-after_command = Campaign(Later(), name="after-command", evaluations=2, rounds=rounds(), start_from=best_of(command))
+bare = Campaign(
+    Command([*PROGRAM[:4], "", "{learning_rate}"], select_by=minimize("validation/loss")), name="bare", evaluations=2,
+    rounds=rounds(),
+)
+after_bare = Campaign(Later(), name="after-bare", evaluations=2, rounds=rounds(), start_from=best_of(bare))
 told = Campaign(OwnLoop(select_by=minimize("validation/loss")), name="told", rounds=rounds(),
                 start_from=best_of(looped, "teacher.*"))
 """
@@ -314,33 +324,32 @@ def test_what_a_loop_keeps_is_carried_by_the_names_that_it_was_kept_under(tuner,
     assert "carried: 2 (encoder.weight, encoder.bias); fresh: none; left behind: 2 (model." in caplog.text
 
 
-def losses(folder, campaign, number):
-    records = api.load(campaign, str(folder / "runs/tuner.sqlite"))
-    frames = records.frames(round=number)
-    return frames.trials, frames.curves
-
-
 def test_a_command_gets_the_file_of_the_carried_weights_and_none_from_scratch(tuner, file):
     assert tuner("launch", "mixed.py:looped").code == 0
     for number in (1, 2):
         ran = tuner("launch", "mixed.py:command", "--round", number)
         assert ran.code == 0, ran.err
-    best = [losses(file, "command", number)[0]["best"].min() for number in (1, 2)]
+    records = api.load("command", str(file / "runs/tuner.sqlite"))
+    best = [records.frames(round=number).trials["best_value"].min() for number in (1, 2)]
     assert int(best[0]) == 2, "the first dimensions of model.weight [1, 3] and model.bias [1], as the program read them"
     assert int(best[1]) == 0
 
 
-@pytest.mark.parametrize(("before", "later"), [("files", "after-files"), ("command", "after-command")])
-def test_files_that_a_loop_wrote_are_no_weights_and_the_way_out_is_said(tuner, file, before, later):
-    if before == "command":
-        return
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (
+            "files",
+            r"\(trial \d\) holds files .*\(weights.bin\), and no weights .* tuner best files --export FOLDER",
+        ),
+        ("bare", r"selects \(trial \d\) holds no weights: its program announced no checkpoint.*weights_from"),
+    ],
+)
+def test_what_is_no_weights_is_one_error_with_the_way_out(tuner, file, before, message):
     assert tuner("launch", f"mixed.py:{before}").code == 0
-    ran = tuner("launch", f"mixed.py:{later}")
+    ran = tuner("launch", f"mixed.py:after-{before}")
     assert ran.code == 2
-    said = " ".join(ran.err.split())
-    assert re.search(r"selects \(trial \d\) holds files .*\(weights.bin\), and no weights by name", said)
-    assert "tuner best files --export FOLDER" in said
-    assert "weights_from(" in said
+    assert re.search(message, " ".join(ran.err.split())), ran.err
 
 
 def test_a_command_that_is_not_given_the_weights_is_refused_at_its_declaration():
@@ -409,10 +418,10 @@ def test_downloaded_files_have_their_weights_by_themselves_or_under_the_usual_na
     assert torch.equal(found["net.weight"], WEIGHTS["net.weight"])
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_of_lightning_is_a_file_of_weights(tmp_path):
-    trainer = pl.Trainer(max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu",
-                         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)  # fmt: skip
-    module = Net()
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer, module = pl.Trainer(max_steps=1, accelerator="cpu", limit_val_batches=0, **quiet), Net()
     trainer.fit(module)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     found = safetensors.torch.load(file_of_weights(tmp_path / "last.ckpt", (tmp_path / "last.ckpt").read_bytes()))
@@ -421,9 +430,30 @@ def test_a_checkpoint_of_lightning_is_a_file_of_weights(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [([torch.zeros(1)], "it is a list, and no dict"), ({"generator": {"x": torch.zeros(1)}, "step": 3}, "its keys are gen"),
-     (nn.Linear(2, 2), r"without code. What holds more"), ({}, "its keys are none")],
-)  # fmt: skip
+    [
+        ([torch.zeros(1)], "it is a list, and no dict"),
+        ({"generator": {"x": torch.zeros(1)}, "step": 3}, "its keys are generator, step"),
+        (nn.Linear(2, 2), r"without code. What holds more"),
+        ({}, "its keys are none"),
+    ],
+)
 def test_files_that_hold_no_weights_are_one_error_with_the_way_out(value, message, tmp_path):
     with pytest.raises(CorruptCheckpoint, match=message):
         file_of_weights(tmp_path / "made.pt", saved(value, tmp_path))
+
+
+def test_the_weights_are_part_of_the_identity_of_a_loop_and_of_what_a_script_asks_for(tmp_path):
+    machine = Machine(tmp_path)
+    for loaded in (LoadedWorkload(Carrying(), machine), Elsewhere(Plain(), machine, None, True)):
+        plain, of_starts = loaded.fingerprint(STUDY), []
+        for first in (0.0, 1.0):
+            content = weights_as_file(numbered(network(), first))
+            digest = hashlib.sha256(content).hexdigest()
+            start = StageStart((Selected(digest, len(content), path="made.pt"),), "*", "", {})
+            loaded.inherited = StartWeights(start, contents=(content,))
+            of_starts.append(loaded.fingerprint(STUDY))
+        scratch = replace(STUDY, start="scratch")
+        assert len({plain, *of_starts}) == 3
+        assert loaded.fingerprint(scratch) == plain
+    assert was_told(Elsewhere(Plain(), machine, None, True).identity_of(STUDY).as_json())
+    assert was_told(loaded.identity_of(STUDY).as_json())

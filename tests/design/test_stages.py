@@ -1,9 +1,12 @@
 """Campaigns of one file that start from each other: their names, their order, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from tuner import Campaign, Round, SearchSpace, Workload, best_of, log_uniform, minimize, weights_from
-from tuner.design.stages import chain_to, staged, with_sources
+from tuner.design.file_names import campaigns_named_in, declares_one
+from tuner.design.stages import chain_to, is_study_file, split_stage, staged, with_sources
 from tuner.design.study_file import declared_stage, load_campaign, load_stages
 from tuner.errors import DeclarationError
 
@@ -81,7 +84,9 @@ def test_a_circle_is_refused_with_its_names():
         (lambda: best_of("a", parameters="x||y"), r"parameters is a pattern of names.*got 'x\|\|y'"),
         (lambda: best_of("a", renamed="x"), "renamed maps the beginning of a name here"),
         (lambda: weights_from("a.pt", sha256="12"), "sha256 of weights_from is text of 64 hex digits, got '12'"),
-        (lambda: campaign(start_from="pre"), r"start_from is best_of\(...\), or weights_from"),
+        (lambda: campaign(start_from="pre"), r"got 'pre': write start_from=best_of\(\"pre\"\)"),
+        (lambda: campaign(start_from="pre.pt"), r"got 'pre.pt': write start_from=weights_from\(\"pre.pt\"\)"),
+        (lambda: campaign(start_from=campaign()), r"got a campaign: write start_from=best_of\(...\) of it"),
         (lambda: campaign(Round("?", trials=4, space=SPACE, start="scratch")), "starts from nothing else"),
         (lambda: Round("?", trials=4, space=SPACE, start="zero"), 'start of round \'\\?\' is "scratch"'),
         (lambda: Round("?", trials=4, space=SPACE, total="equal"), 'give start="scratch" with it'),
@@ -95,3 +100,53 @@ def test_a_circle_is_refused_with_its_names():
 def test_what_cannot_be_a_start_is_refused(make, message):
     with pytest.raises(DeclarationError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("given", "file", "name"),
+    [
+        ("digits.py", "digits.py", ""),
+        ("studies/digits.py:pre", "studies/digits.py", "pre"),
+        ("digits.py:run:2", "digits.py", "run:2"),
+        (r"C:\studies\digits.py", r"C:\studies\digits.py", ""),
+        (r"C:\studies\digits.py:pre", r"C:\studies\digits.py", "pre"),
+        ("a name: with a colon", "a name: with a colon", ""),
+    ],
+)
+def test_a_colon_behind_a_study_file_is_followed_by_a_name(given, file, name):
+    assert split_stage(given) == (Path(file), name)
+    assert is_study_file(given) == file.endswith(".py")
+
+
+def test_a_file_that_is_there_under_the_whole_text_is_that_file(tmp_path):
+    odd = tmp_path / "digits.py:2.py"
+    odd.write_text("")
+    assert split_stage(odd) == (odd, "")
+    assert split_stage(f"{odd}:pre") == (odd, "pre")
+
+
+def test_the_names_of_a_file_are_read_without_running_it(file):
+    assert campaigns_named_in(file) == [
+        ("head", "head"), ("pretraining", "pre"), ("other", "digits-other"), ("campaign", "digits"),
+    ]  # fmt: skip
+    assert [name for _, name in campaigns_named_in(file)] == [
+        next(one.name for one in load_stages(file) if one.variable == variable)
+        for variable, _ in campaigns_named_in(file)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "one"),
+    [
+        ("campaign = Campaign(Any(), rounds=[])", True),
+        ("campaign = Campaign(Any(), start_from=best_of('pre'), rounds=[])", True),
+        ("a = Campaign(Any(), rounds=[])\nb = Campaign(Any(), rounds=[])", False),
+        ("from others import pre\ncampaign = Campaign(Any(), start_from=best_of(pre), rounds=[])", False),
+        ("for name in 'ab':\n    globals()[name] = Campaign(Any(), name=name, rounds=[])", False),
+        ("campaign = made()", False),
+        ("no Python", True),
+    ],
+)
+def test_whether_a_file_has_one_campaign_is_read_from_its_text(text, one, tmp_path):
+    (tmp_path / "digits.py").write_text(text)
+    assert declares_one(tmp_path / "digits.py") == one

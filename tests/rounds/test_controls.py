@@ -161,6 +161,7 @@ def test_a_contest_trains_each_side_with_its_own_start_and_its_own_steps(tmp_pat
         assert log["verdict"].tolist() == [adopted]
 
 
+@pytest.mark.slow
 def test_a_contest_of_equal_starts_shows_no_gain(tmp_path):
     """Nothing is carried: both sides train one configuration alike, with other seeds."""
     with stage_session(planted(tmp_path, SEARCH, EQUAL_OWN, seed=2), tmp_path) as session:
@@ -240,6 +241,7 @@ def test_a_control_is_widened_like_a_round_and_stops_nobody(tmp_path):
         assert not any("round 2 press" in line or "to round 4" in line for line in told)
 
 
+@pytest.mark.slow
 def test_workers_train_a_control_from_scratch(tmp_path):
     """In worker processes, which load the study file, the bits are those of this process."""
     file = tmp_path / "line.py"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from support.planted import SEARCH, Line, planted
 from torch import nn
@@ -69,6 +70,7 @@ def test_the_whole_chain_is_looked_through_and_said_before_training(tmp_path, ca
     assert checked[0].evidence[["found", "compared", "examples"]].to_numpy().tolist() == [[5, 10, 10]]
 
 
+@pytest.mark.slow
 def test_stages_of_other_storages_bring_the_inputs_of_those_before_them(tmp_path):
     """The middle stage was trained from another storage, and the last one knows both."""
     first, one, two = stage("first", (0, 30), (30, 60)), str(tmp_path / "one.sqlite"), str(tmp_path / "two.sqlite")
@@ -82,7 +84,7 @@ def test_what_cannot_be_known_is_said(tmp_path, caplog):
     campaign = planted(tmp_path, SHORT)
     run(campaign, tmp_path)
     found, findings = told(tmp_path, "line")
-    assert [verdict for _, verdict in findings] == ["not_known"]
+    assert [verdict for _, verdict in findings] == ["undecided"]
     assert "is not known: a file of weights does not tell what it was trained on" in caplog.text
     with open_ledger(str(tmp_path / "runs.sqlite"), create=False) as ledger:
         assert [one.campaign for one in ledger.conclusion("line", TrainingInputs).sets] == ["line"]

@@ -75,6 +75,7 @@ def test_every_repeated_validation_input_counts():
 def test_type_and_shape_are_part_of_an_input():
     assert counts((X,), (X.double(),)) == (0, 60)
     assert counts((X,), (X.reshape(60, 5, 1),)) == (0, 60)
+    assert counts((X.double(),), (X.double().flip(1),)) == (0, 60)
     assert counts((X.to(torch.bfloat16),), (X.to(torch.bfloat16)[:9],)) == (9, 9)
     signs = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64) * 3.7
     assert counts((signs[:1] * torch.tensor([1.0, 2.0]),), (signs[1:] * torch.tensor([1.0, 2.0]),)) == (0, 1)

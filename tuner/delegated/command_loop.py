@@ -13,6 +13,7 @@ from typing import Any
 from tuner.delegated.command_lines import HeldReports, SaidLine, said_by
 from tuner.delegated.command_process import OutputLog, ProgramEnd, RunningProgram
 from tuner.errors import AttemptLost, Paused, WorkloadError
+from tuner.records import COMMAND_MARK
 from tuner.shown import one_line
 from tuner.signals import SHUTDOWN, soon
 
@@ -21,7 +22,6 @@ GRACE_SECONDS = 12.0  # [P] from SIGTERM to SIGKILL; all of a stop has 20
 COMMIT_POLL_SECONDS = 1.0  # between two looks whether a commit is due while the program says nothing
 GO_ON_LATER = 75  # the exit code of a program that gives way, EX_TEMPFAIL
 LOOK_SECONDS = 60.0  # in a first look: for a program that has reported all and does not end
-MARK = "tuner-command.json"  # beside the kept files: at which step they were saved, and whether there are any
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +127,13 @@ class SavedFiles:
             shutil.copytree(kept, folder, dirs_exist_ok=True)
         held = {str(step): values for step, values in self.held.items()}
         mark = {"step": self.reached, "saved": kept is not None, "held": {} if lacks else held}
-        (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
+        (folder / COMMAND_MARK).write_text(json.dumps(mark), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Put kept files where the program reads them."""
         shutil.copytree(folder, _emptied(self.folder), dirs_exist_ok=True)
-        mark = json.loads((self.folder / MARK).read_text(encoding="utf-8"))
-        (self.folder / MARK).unlink()
+        mark = json.loads((self.folder / COMMAND_MARK).read_text(encoding="utf-8"))
+        (self.folder / COMMAND_MARK).unlink()
         self.saved, self.reached = bool(mark["saved"]), int(mark["step"])
         self.held = {int(step): dict(values) for step, values in mark["held"].items()}
 

@@ -5,6 +5,7 @@ commits those of many trials at once.
 """
 
 from tuner.records.checkpoint_records import (
+    COMMAND_MARK,
     FROZEN_FOLDER,
     GROUP_FOLDER,
     LOOP_FOLDER,
@@ -28,6 +29,7 @@ from tuner.records.trial_records import (
 )
 
 __all__ = [
+    "COMMAND_MARK",
     "FROZEN_FOLDER",
     "GROUP_FOLDER",
     "LOOP_FOLDER",

@@ -7,6 +7,7 @@ from tuner.records.numerics_record import Numerics
 
 CheckpointKind = Literal["latest", "best", "trunk"]
 LOOP_FOLDER = "files"  # below the folder of a trial: what the loop that trains it writes there
+COMMAND_MARK = "tuner-command.json"  # among the kept files of a command: at which step they were saved, and if any were
 FROZEN_FOLDER = "frozen"  # below the folder of a study: what checkpoints of its trials leave out
 GROUP_FOLDER = "group-of-trial-"  # how folders of checkpoints begin that several trials share
 

@@ -43,7 +43,7 @@ _WHAT_FOLLOWS = ": the comparison with training from scratch favours the earlier
 
 
 def _own_inputs(name: str, loaded: LoadedWorkload, *, staged: bool) -> tuple[InputSet, ...]:
-    if loaded.trains_itself:
+    if isinstance(loaded.workload, OwnLoop):
         return ()
     training = loaded.data.training
     return (input_hashes(training).as_set(name),) if staged or in_memory(training) else ()

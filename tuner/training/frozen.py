@@ -170,7 +170,7 @@ def left_out_bytes(live: Tensors) -> int:
 
 
 def _copies(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """Copies for a writer that asks for addresses, which would part what lies in one memory."""
+    """Copies for a writer that asks for addresses: tied tensors share memory, and so do those of a group."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 

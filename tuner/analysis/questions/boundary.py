@@ -26,6 +26,7 @@ from tuner.analysis.pooled_gains import CONFIDENCE
 from tuner.analysis.ranges import Axis, closed_because, further, wider_choices
 from tuner.analysis.robust_response import FAR, NOISY
 from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
+from tuner.design.adapters import RANKS
 from tuner.design.hyperparameters import Choice, Range
 
 CONFIDENCE_AMONG_LUCK = 0.9995  # [P] one-sided, of a gain being real, where more than
@@ -411,7 +412,8 @@ def _more_choices(axis: Axis, added: list[float]) -> str:
     domain = axis.hyperparameter.domain
     choices = wider_choices(domain, *added) if isinstance(domain, Choice) else ()
     named = " and ".join(f"{value:g}" for value in added)
-    return f"Add {named} to the choices of {axis.name}: {', '.join(map(str, choices))}."
+    end = ", as far as the smaller side of each layer allows" if axis.hyperparameter.short_name in RANKS else ""
+    return f"Add {named} to the choices of {axis.name}: {', '.join(map(str, choices))}{end}."
 
 
 def _in_own_code(frames: StudyFrames, finding: Finding) -> str:

@@ -56,7 +56,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedRound:
     """A round of the comparison, with the steps behind each of its trials."""
 
     row: StudyRow
@@ -116,14 +116,14 @@ def findings_of_controls(ledger: Ledger, campaign: str, study: str) -> list[Find
     return [finding for one in mine for finding in control_findings(ledger, campaign, one)]
 
 
-def _side(ledger: Ledger, campaign: str, number: int) -> Side:
+def _side(ledger: Ledger, campaign: str, number: int) -> ComparedRound:
     row, frames = round_rows(ledger, campaign, number)[0], round_frames(ledger, campaign, number)
     best = headline(frames, relatives(ledger, campaign, frames.study))
     point = row_of_trial(ledger, campaign, number, best.trial)[1].point if best else None
-    return Side(row, frames, effort_of(ledger, row, dict(point) if point is not None else None), best)
+    return ComparedRound(row, frames, effort_of(ledger, row, dict(point) if point is not None else None), best)
 
 
-def _by_contest(ledger: Ledger, campaign: str, staged: Side, scratch: Side) -> Answer | None:
+def _by_contest(ledger: Ledger, campaign: str, staged: ComparedRound, scratch: ComparedRound) -> Answer | None:
     """The newest `tuner adopt` between a trial of the control and one that starts from the weights (B32, B33)."""
     for row in reversed(ledger.studies(campaign)):
         concluded = ledger.conclusion(campaign, Adoption, row.study_id) if is_adoption(row.study) else None
@@ -158,7 +158,7 @@ def _of_contest(
     return Answer(verdict, f"By fresh seeds of both: {found.summary}", ordered, strength)
 
 
-def _by_trials(staged: Side, scratch: Side) -> Answer:
+def _by_trials(staged: ComparedRound, scratch: ComparedRound) -> Answer:
     """By one seed of each configuration, until fresh seeds were trained."""
     efforts, least = (staged.effort, scratch.effort), min(len(staged.values()), len(scratch.values()))
     bests = "; ".join(
@@ -183,7 +183,7 @@ def _by_trials(staged: Side, scratch: Side) -> Answer:
     return Answer(verdict, f"{told}. {bests}.", efforts)
 
 
-def _finding(staged: Side, scratch: Side, answer: Answer) -> Finding:
+def _finding(staged: ComparedRound, scratch: ComparedRound, answer: Answer) -> Finding:
     summary = f"{_WORDS[answer.verdict]}, {_at_which_steps(*answer.efforts)}. {answer.because}"
     table = pd.DataFrame([_row("from the weights", staged), _row("from scratch", scratch)])
     action = ""
@@ -221,7 +221,7 @@ def _unequal_steps(staged: StageEffort, scratch: StageEffort) -> Iterator[str]:
         yield "Neither their own nor all steps are equal, so the difference may be that of the steps (C5)"
 
 
-def _unfair(staged: Side, scratch: Side) -> Iterator[str]:
+def _unfair(staged: ComparedRound, scratch: ComparedRound) -> Iterator[str]:
     """What is not equal besides the start and the steps, and what else limits the comparison."""
     few, many = sorted((len(staged.frames.complete), len(scratch.frames.complete)))
     if staged.is_search and many - few > SMALL and many > UNEQUAL * max(few, 1):
@@ -241,7 +241,7 @@ def _unfair(staged: Side, scratch: Side) -> Iterator[str]:
         yield "The rounds that chose the promoted configurations are not counted as steps"
 
 
-def _row(what: str, side: Side) -> dict[str, object]:
+def _row(what: str, side: ComparedRound) -> dict[str, object]:
     best = side.best
     return {
         "start": what,

@@ -26,7 +26,7 @@ QUESTION = Question(
         ),
         Verdict("none", "fine"),
         Verdict(
-            "not_known", "open", "Make sure that no validation example is among the training data of the earlier stage."
+            "undecided", "open", "Make sure that no validation example is among the training data of the earlier stage."
         ),
     ),
     thresholds={"strong": STRONG},
@@ -40,7 +40,7 @@ def leak_findings(ledger: Ledger, campaign: str) -> list[Finding]:
     known = ledger.conclusion(campaign, StageLeaks)
     found = []
     for one in known.stages if known is not None else ():
-        verdict = "leaked" if one.found else "not_known" if one.why or not one.compared else "none"
+        verdict = "leaked" if one.found else "undecided" if one.why or not one.compared else "none"
         summary = f"{one.words[0].upper()}{one.words[1:]}."
         table = pd.DataFrame([{name: value for name, value in asdict(one).items() if name != "why"}])
         strength: Strength = "strong" if one.compared >= STRONG and one.among == one.of_all else "moderate"
