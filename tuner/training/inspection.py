@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from tuner.design.adapters import RANKS
 from tuner.design.names import Name
+from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
 from tuner.system import num_cores
@@ -87,9 +88,12 @@ def _warn_of_captions(setup: TrainingSetup, trials: Sequence[Trial], asked: Aske
 
 
 def _try_ranks(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:
-    """Build the model of one trial of each rank: a rank can be too large for a layer (C17). Raises WorkloadError."""
+    """Build the model of one trial of each rank, and of each candidate that it starts from. Raises WorkloadError.
+
+    A rank can be too large for a layer (C17), and a candidate can have other shapes.
+    """
     for trial in trials:
-        ranks = [value for name, value in trial.point.items() if Name.of(name).short in RANKS]
+        ranks = [value for name, value in trial.point.items() if Name.of(name).short in (*RANKS, START_FROM)]
         if ranks and ("ranks", setup.study.name, *ranks) not in asked.known:
             asked.known.add(("ranks", setup.study.name, *ranks))
             check_model(setup, trial)
