@@ -11,6 +11,7 @@ from tuner.design.parameter_groups import check_pattern
 from tuner.errors import WorkloadError
 
 Model = TypeVar("Model")  # a torch.nn.Module
+SMALLEST, LARGEST = 2.0**-126, 2.0**127  # of a scale: normal numbers of float32
 Scaling = Literal["rank", "sqrt_rank"]
 
 
@@ -18,7 +19,7 @@ def with_lora(  # noqa: PLR0913 - the words of an adapter
     model: Model,
     pattern: str,
     *,
-    rank: int,
+    rank: int | None = None,
     alpha: float | None = None,
     dropout: float = 0.0,
     scaling: Scaling = "rank",
@@ -37,7 +38,7 @@ def with_lora(  # noqa: PLR0913 - the words of an adapter
     biases and dropouts under a wildcard are passed over. Another bare tensor is named by its last part, without a
     wildcard: "blocks.*.qkv". Call it again for other weights with another rank.
 
-    rank: a whole number up to the smaller of d_in and d_out. Trials of another rank have another architecture.
+    rank: a whole number up to the smaller of d_in and d_out; has to be given. Another rank is another architecture.
     alpha: above 0; None means alpha = rank, a scale of 1. At fixed A and B, twice the alpha is twice the change.
     dropout: of what goes into A, as peft's `lora_dropout`; not for an embedding, nor for tensors that are read without
     calling their module. scaling: "rank" for alpha/rank, "sqrt_rank" for alpha/sqrt(rank), as rsLoRA.
@@ -46,11 +47,18 @@ def with_lora(  # noqa: PLR0913 - the words of an adapter
     Sources: arXiv:2106.09685 (LoRA), arXiv:2312.03732 (rsLoRA). Raises WorkloadError, before anything is changed.
     """
     _check_words(foreign)
+    if rank is None:
+        raise WorkloadError('with_lora needs a rank: with_lora(model, "head", rank=8), or rank=point["rank"]')
     _check_numbers(rank, alpha, dropout, scaling)
     check_pattern("with_lora", pattern)
     if trained:
         check_pattern("trained= of with_lora", trained)
     scale = float(rank if alpha is None else alpha) / (rank if scaling == "rank" else math.sqrt(rank))
+    if not SMALLEST <= scale <= LARGEST:
+        raise WorkloadError(
+            f"alpha of with_lora: {alpha!r} at rank {rank} is a scale of {scale:g}, which float32 does not hold "
+            f"({SMALLEST:.3g} to {LARGEST:.3g})"
+        )
     import_module("tuner.adapters.making").make_adapters(model, pattern, rank, scale, dropout, trained)
     return model
 

@@ -29,6 +29,7 @@ from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.controls import inherited_steps
+from tuner.rounds.foreseen import check_chain
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study
 from tuner.rounds.opening import SessionOptions, opened_session
@@ -236,6 +237,7 @@ def run(
     display = Display(progress, StopFlag())
     options = _options(storage, checkpoints, workers, machine)
     stages = declared_stages(study)
+    check_chain(stages, options.storage)
     results: list[RunResult] = []
     for stage in stages:
         with _opened_stage(stage, options, display) as session:

@@ -22,6 +22,7 @@ from tuner.errors import StorageError, TrialsFailed
 from tuner.execution.backend import Listener
 from tuner.reading import Winner, load
 from tuner.report.page import report_path, write_report
+from tuner.rounds.foreseen import check_chain
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Session
 from tuner.rounds.playbook import Decision, Ending, Playbook
@@ -35,6 +36,7 @@ def run(options: RunOptions) -> Exit:
     """
     check_options(options)
     stages = declared_stages(str(options.study))
+    check_chain(stages, options.storage, dry_run=options.dry_run)
     if options.dry_run:
         print_chain_prices(stages, options)
         return Exit.FINE

@@ -70,9 +70,9 @@ def print_chain_prices(stages: Sequence[Stage], options: TrainingOptions) -> Non
     """
     priced: list[StagePrice] = []
     for place, stage in enumerate(stages, 1):
+        if len(stages) > 1:
+            show(f"stage {place} of {len(stages)}: {stage.words}", style="bold")
         with open_session(options, dry_run=True, stage=stage) as session:
-            if len(stages) > 1:
-                show(f"stage {place} of {len(stages)}: {stage.words}", style="bold")
             priced.append(_priced_stage(session, stage, priced))
     if len(priced) > 1:
         _print_all(priced)

@@ -20,6 +20,7 @@ from tuner.errors import DeclarationError
 from tuner.shown import quoted
 
 MOST_CANDIDATES = 8  # [P] checkpoints of one stage that a later one compares
+_OF_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # endings of files of weights
 START_FROM = "start_from"  # the hyperparameter that chooses among candidates: 1 is the best
 
 
@@ -154,9 +155,7 @@ def best_of(
             f"best_of takes a Campaign of this file, or the name of a recorded one, got {source!r:.80}; a file of "
             'weights is weights_from("file.safetensors")'
         )
-    if isinstance(source, str) and (
-        not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
-    ):
+    if isinstance(source, str) and (not source.strip() or source.endswith(_OF_WEIGHTS)):
         raise DeclarationError(
             f"best_of takes the name of a recorded campaign, got {quoted(source)}; a file of weights is "
             'weights_from("file.safetensors")'
@@ -242,7 +241,7 @@ def rounds_with_start(start: object, rounds: tuple[Round, ...]) -> tuple[Round, 
         return rounds
     if not isinstance(start, StartFrom):
         raise DeclarationError(
-            f"start_from is best_of(...), or weights_from(...) for a file of weights, got {start!r:.80}"
+            f"start_from is best_of(...), or weights_from(...) for a file of weights, got {_given(start)}"
         )
     if rounds[0].start is not None:
         raise DeclarationError(
@@ -250,6 +249,17 @@ def rounds_with_start(start: object, rounds: tuple[Round, ...]) -> tuple[Round, 
             "from the weights, and comes after them"
         )
     return tuple(_with_candidates(one, start.candidates) for one in rounds)
+
+
+def _given(start: object) -> str:
+    """What was given in the place of `best_of` or `weights_from`, and how to write it where that can be told."""
+    if isinstance(start, Path) or (isinstance(start, str) and start.endswith(_OF_WEIGHTS)):
+        return f'{str(start)!r}: write start_from=weights_from("{start}")'
+    if isinstance(start, str):
+        return f'{start!r:.80}: write start_from=best_of("{start}"), or best_of of the variable of a campaign'
+    if hasattr(start, "rounds"):
+        return "a campaign: write start_from=best_of(...) of it"
+    return f"{start!r:.80}"
 
 
 def _with_candidates(declared: Round, count: int) -> Round:
@@ -323,7 +333,7 @@ def with_sources(campaign: Any) -> dict[str, Any]:
     if start is not None and start.file is None and not isinstance(start.source, str):
         if not start.source.name:
             raise DeclarationError(
-                f"{campaign.name} starts from a campaign without a name: Campaign(..., name='pretrained')"
+                f"{campaign.name} starts from a campaign without a name: give it one, Campaign(..., name='pretrained')"
             )
         found |= with_sources(start.source)
     if found.setdefault(campaign.name, campaign) is not campaign:

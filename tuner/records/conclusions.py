@@ -236,11 +236,11 @@ class LoopPromises(Conclusion):
 class Selected:
     """A checkpoint of an earlier stage, or a file of weights, from which trials start.
 
-    digest: the sha256 of its weights as a file of `num_bytes`. file: our own copy, relative to the checkpoint folder;
-    "" before it is made. campaign, study, trial, step: which checkpoint; empty of a file, whose path is `path`.
-    storage: where that is another one. steps: updates behind the weights, those of earlier stages included. value: by
-    the metric of its own stage. adopted: because it was. read: the sha256 of the file that they were read from, which
-    is the checkpoint, or what was downloaded; "" where it is not known.
+    digest: the sha256 of its weights as a file of `num_bytes`; "" while nothing of it is trained. file: our own copy,
+    relative to the checkpoint folder; "" before it is made. campaign, study, trial, step: which checkpoint; empty of a
+    file, whose path is `path`. storage: where that is another one. steps: updates behind the weights, those of earlier
+    stages included. value: by the metric of its own stage. adopted: because it was. read: the sha256 of the file that
+    they were read from, which is the checkpoint, or what was downloaded; "" where it is not known.
     """
 
     digest: str
@@ -262,6 +262,8 @@ class Selected:
         """Which checkpoint it is, for a person."""
         if self.path:
             return f"{self.path} (sha256 {self.digest[:12]})"
+        if not self.digest:
+            return f"the model of {self.campaign}"
         return f"trial {self.trial} of {self.campaign} {self.study} at step {self.step:,}"
 
 

@@ -1,8 +1,9 @@
 """What the trials of a stage start from: found at its first launch, copied, and the same for all its studies (C7)."""
 
+import difflib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def _of_records(asked: AskedStart, recorded: StageStart) -> StartWeights:
 def _content_again(asked: AskedStart, chosen: Selected) -> bytes:
     """The weights that were copied, from where they were. Raises what reading them raises."""
     if chosen.path:
-        path = _path_of(asked.stage, Path(chosen.path))
+        path = path_of(asked.stage, Path(chosen.path))
         return file_of_weights(path, _bytes_of(path))
     with _source_ledger(asked, chosen.storage or None) as ledger:
         record = ledger.trial(ledger.study(chosen.campaign, chosen.study).study_id, chosen.trial)
@@ -115,7 +116,7 @@ def _compare_file(asked: AskedStart, chosen: Selected, start: StartFrom) -> None
             f"{asked.name} began with {start.file} of sha256 {chosen.read}, and the study file says {start.sha256}: "
             "all of its trials start from the same weights. Give the campaign another name to start from these"
         )
-    path = _path_of(asked.stage, start.file)
+    path = path_of(asked.stage, start.file)
     if path.is_file() and hashlib.sha256(_bytes_of(path)).hexdigest() != chosen.read:
         _log.warning(
             "%s has changed since %s began, which goes on from our own copy of what it was (sha256 %s); give the "
@@ -129,11 +130,7 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
     with _source_ledger(asked, start.storage) as ledger:
         again = _command_for(asked, ledger, source)
         if source not in ledger.campaigns():
-            known = ", ".join(ledger.campaigns()) or "none"
-            raise StorageError(
-                f"{asked.name} starts from {quoted(source)}, and there is no such campaign in {ledger.safe_url}; there "
-                f"are: {known}. Train it first: {again}"
-            )
+            raise StorageError(unknown_source(asked.stage, ledger.campaigns(), ledger.safe_url, again))
         before = recorded_start(ledger, source)
         own = ledger is asked.ledger
         for run in _runs(ledger, start, again, asked.stage.rounds_before):
@@ -151,6 +148,22 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
             )  # fmt: skip
             contents.append(content)
     return found, contents
+
+
+def unknown_source(stage: Stage, known: Sequence[str], where: str, again: str = "") -> str:
+    """That what a stage starts from is not recorded, with what is, and how to go on: `again` is what trains it."""
+    start: StartFrom = stage.campaign.start_from
+    told = (
+        f"{stage.name} starts from {quoted(start.campaign)}, and there is no such campaign in {where}; there are: "
+        f"{', '.join(known) or 'none'}"
+    )
+    if start.campaign in stage.of_file:
+        return f"{told}. Train it first: {again}"
+    others = [name for name in (*stage.of_file, *known) if name != stage.name]
+    near = difflib.get_close_matches(start.campaign, others, n=1)
+    if near:
+        return f'{told}. Did you mean best_of("{near[0]}")?'
+    return f"{told}. Train the study file that declares it first, in the same storage: tuner run FILE"
 
 
 def _refuse_files(source: str, run: SelectedRun, weights: Mapping[str, object]) -> None:
@@ -176,7 +189,9 @@ def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:
     """The command, or the call, that trains an earlier stage."""
     stage = asked.stage
     if source in stage.of_file:
-        return f"tuner run {word(named_in(stage.file, source, stage.of_file))}" if stage.file else "tuner.run(campaign)"
+        return (
+            f"tuner run {word(named_in(stage.file, source, stage.of_file))}" if stage.file else "tuner.run(...) of it"
+        )
     recorded = recorded_study_file(ledger, source) if source in ledger.campaigns() else None
     return f"tuner run {word(recorded or 'STUDY_FILE')}"
 
@@ -230,11 +245,7 @@ def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[Sel
 
 def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """A file of weights, which a user has downloaded or made."""
-    named = start.file or Path()
-    path = _path_of(asked.stage, named)
-    if not path.is_file():
-        folder = " a folder: name the file in it" if path.is_dir() else " no such file"
-        raise DeclarationError(f"{asked.name} starts from {path}, and there is{folder}")
+    named, path = start.file or Path(), weights_path(asked.stage)
     content = _bytes_of(path)
     read = hashlib.sha256(content).hexdigest()
     if start.sha256 and read != start.sha256:
@@ -247,8 +258,20 @@ def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[
     return [Selected(digest, len(content), steps=start.steps, path=str(named), read=read)], [content]
 
 
-def _path_of(stage: Stage, named: Path) -> Path:
-    """Where a file of weights lies: beside the study file, unless its path is absolute, or begins with ~."""
+def weights_path(stage: Stage) -> Path:
+    """Where the file of weights of a stage lies: beside the study file, unless its path is absolute, or begins with ~.
+
+    Raises DeclarationError where it is not there.
+    """
+    path = path_of(stage, stage.campaign.start_from.file)
+    if not path.is_file():
+        folder = " a folder: name the file in it" if path.is_dir() else " no such file"
+        raise DeclarationError(f"{stage.name} starts from {path}, and there is{folder}")
+    return path
+
+
+def path_of(stage: Stage, named: Path) -> Path:
+    """Where a file that a stage names should lie."""
     beside = stage.file.resolve().parent if stage.file else Path.cwd()
     return beside / named.expanduser()
 

@@ -296,5 +296,17 @@ def _dataset(name: str, data: Any, collate: Collate | None) -> Any:
         return data
     raise WorkloadError(
         f"the {name} split is a {type(data).__name__}; give a tuple of tensors [examples, ...], a map-style dataset "
-        "with __len__ and __getitem__, or a Stream"
+        f"with __len__ and __getitem__, or a Stream{_of_lists(data)}"
+    )
+
+
+def _of_lists(data: Any) -> str:
+    """How to write sequences of different lengths, where a part of a split is a list."""
+    parts = data if isinstance(data, tuple | list) else ()
+    place = next((place for place, part in enumerate(parts, 1) if isinstance(part, list)), None)
+    if place is None or not isinstance(data, tuple):
+        return ""
+    return (
+        f". Its part {place} is a list: captions and other sequences of different lengths become one tensor with "
+        "padded([...], value=0)"
     )

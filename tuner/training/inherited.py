@@ -7,8 +7,9 @@ fresh, and each that is carried is there with its shape, or it is an error.
 import hashlib
 import io
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tuner.records.conclusions import Selected, StageStart
 from tuner.training.carrying import Weights, carry, missing, no_match, parts_of, renamed, tied_names
 from tuner.training.checkpoints import DigestingFile, is_inside, sync_folder, weights_as_file, weights_in, write_durably
 from tuner.training.extra_state import SUFFIX, as_bytes, dense, is_plain
+from tuner.training.randomness import callers_generators_restored
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
 MAPPED = "start.safetensors"  # a file of the carried weights, in the folder of a trial
@@ -28,6 +30,7 @@ _NESTED = ("state_dict", "model_state_dict", "model")  # where downloaded checkp
 _PARAMETRIZED = (".parametrizations.", ".original")  # what torch's parametrizations put into a name
 _ADAPTER = "lora_"  # in the names of what an adapter trains
 _MOST_NAMES = 4  # that are listed
+_MOST_SHAPES = 8  # of an untrained stage's models that are built
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class StartWeights:
     @property
     def words(self) -> str:
         """What models start from, and what of it is carried, for a person."""
-        told = "starts from " + "; ".join(one.words for one in self.start.candidates)
+        told = "starts from " + " or ".join(one.words for one in self.start.candidates)
         if self.handed is None:
             return told
         parts = (("carried", self.handed.carried), ("fresh", self.handed.fresh), ("left behind", self.handed.left))
@@ -193,6 +196,38 @@ def _is_there(path: Path, digest: str) -> bool:
         return not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
     except OSError:
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model as a point makes it."""
+
+    model: torch.nn.Module
+    point: Mapping[str, Any]
+
+
+def check_foreseen(start: StageStart, earlier: Iterator[Built], later: Iterator[Built]) -> None:
+    """Compare the model of a later stage with those of the earlier one, which are untrained as they are.
+
+    One that fits is enough, and nothing is known where either has none, or the earlier one has very many. Raises
+    WorkloadError where none has what is to be carried.
+    """
+    wrong: list[WorkloadError] = []
+    with callers_generators_restored(torch.device("cpu")):
+        here = next(later, None)
+        if here is None:
+            return
+        for source in islice(earlier, _MOST_SHAPES + 1):
+            foreseen = StartWeights(start)
+            foreseen._read[0] = source.model.state_dict()  # as if a file of them was read
+            try:
+                foreseen.into(here.model, here.point)
+            except WorkloadError as error:
+                wrong.append(error)
+            else:
+                return
+    if 1 <= len(wrong) <= _MOST_SHAPES:
+        raise wrong[0]
 
 
 def _listed(names: tuple[str, ...]) -> str:

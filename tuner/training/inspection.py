@@ -76,12 +76,14 @@ def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
 
 
 def _warn_of_captions(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:
-    """Say, once a study, which changes of captions the models cannot see."""
+    """Look once a study, and say once, which changes of captions the models cannot see."""
     looked = "captions", setup.study.name
     if looked not in asked.known:
         asked.known.add(looked)
         for sentence in unseen_captions(setup, trials):
-            _log.warning("%s", sentence)
+            if ("captions", sentence) not in asked.known:
+                asked.known.add(("captions", sentence))
+                _log.warning("%s", sentence)
 
 
 def _try_ranks(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:

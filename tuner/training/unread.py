@@ -9,6 +9,7 @@ import torch
 
 from tuner.design.names import Name
 from tuner.design.optimizers import one_group, optimizer_of, read_by_trainer
+from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
@@ -30,7 +31,7 @@ def unread(setup: TrainingSetup, trial: Trial) -> list[str]:
         optimizer = optimizer_of(setup.optimizer_of(trial))
         if optimizer.reads_point:
             optimizer.build(one_group(run.parameters), point, run.rates[0], False)
-        read = point.read | read_by_trainer() | {setting.name for setting in optimizer.settings}
+        read = point.read | {START_FROM} | read_by_trainer() | {setting.name for setting in optimizer.settings}
         return [str(name) for name in names if not {str(name), name.short} & read and not name.is_of_the_schedule]
     return []
 

@@ -1,0 +1,74 @@
+"""What can be wrong between two stages, looked for before the first of them is trained.
+
+The weights of an earlier stage are not there yet, but the names and the shapes of its model are. So a pattern that
+matches nothing costs a second, and not the hours of a pretraining.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from tuner.design.campaign import Campaign
+from tuner.design.stages import Stage
+from tuner.design.workload import Workload
+from tuner.errors import StorageError
+from tuner.records.conclusions import Selected, StageStart
+from tuner.rounds.opening import storage_exists
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.rounds.stage_start import unknown_source, weights_path
+from tuner.storage.engine import default_url
+from tuner.storage.store import open_ledger
+from tuner.training.inherited import Built, check_foreseen
+
+_MOST_TRIALS = 64  # that are looked through for other shapes
+_ANY_STEPS = 100  # of a study whose points alone are asked for
+
+
+def check_chain(stages: Sequence[Stage], storage: str | None, *, dry_run: bool = False) -> None:
+    """Look for what a later stage cannot start from, before an earlier one trains; begun stages are known to start.
+
+    A dry run prices a stage whose source is not recorded yet, so it does not ask for that. Raises DeclarationError for
+    a file that is not there, StorageError for a campaign that is neither of this file nor recorded, WorkloadError for
+    names and shapes that do not fit.
+    """
+    starting = [stage for stage in stages if stage.campaign.start_from is not None]
+    known: Sequence[str] = ()
+    where = storage or default_url()
+    if starting and storage_exists(storage):
+        with open_ledger(storage or default_url(), create=False) as ledger:
+            known, where = ledger.campaigns(), ledger.safe_url
+    for stage in starting:
+        start = stage.campaign.start_from
+        if start.file is not None:
+            weights_path(stage)
+        elif start.storage is None and not dry_run and start.campaign not in {*known, *stage.of_file}:
+            raise StorageError(unknown_source(stage, known, where))
+        if stage.name not in known:
+            check_hand_over(stage)
+
+
+def check_hand_over(stage: Stage) -> None:
+    """Compare the model of a stage with that of the earlier one of its file. Raises WorkloadError.
+
+    What cannot be known before that is trained is passed over: loops of a user's own, models that cannot be built yet,
+    and shapes that the earlier stage searches, as long as one of them fits.
+    """
+    before, start = stage.before, stage.campaign.start_from
+    if before is None or start is None:
+        return
+    words = Selected(digest="", num_bytes=0, campaign=before.name)
+    record = StageStart((words,), start.parameters, start.fresh, dict(start.renamed))
+    check_foreseen(record, _models(before.campaign), _models(stage.campaign))
+
+
+def _models(campaign: Campaign) -> Iterator[Built]:
+    """One model of each shape that the first round has; none where it cannot be told yet, and the first look will."""
+    if not isinstance(campaign.workload, Workload):
+        return
+    shapes: set[str] = set()
+    with suppress(Exception):  # errors of the model are the first look's to tell
+        study = study_of_round(campaign, 1, _ANY_STEPS)
+        for trial in planned_trials(replace(study, num_trials=min(study.num_trials, _MOST_TRIALS))):
+            if trial.shape_group not in shapes:
+                shapes.add(trial.shape_group)
+                yield Built(campaign.workload.model(trial.point), trial.point)
