@@ -188,6 +188,10 @@ def test_a_file_of_weights_is_a_start_and_may_be_overwritten_afterwards(tuner, t
     torch.save({"body.weight": torch.zeros(4, 6)}, tmp_path / "bert.pt")
     assert tuner("launch", "stages.py:few").code == 0
     assert start_of(tmp_path) == start
+    (tmp_path / "bert.pt").unlink()
+    for command in ("launch", "run"):
+        ran = tuner(command, "stages.py:few")
+        assert "bert.pt" not in ran.err, ran.err
 
 
 def test_a_file_that_is_not_the_declared_one_is_refused(tuner, tmp_path):
