@@ -217,11 +217,12 @@ def check_foreseen(start: StageStart, earlier: Iterator[Built], later: Iterator[
         here = next(later, None)
         if here is None:
             return
+        point = {name: value for name, value in here.point.items() if name != START_FROM}  # all candidates are alike
         for source in islice(earlier, _MOST_SHAPES + 1):
             foreseen = StartWeights(start)
             foreseen._read[0] = state_dict_of(source.model)  # as if a file of them was read
             try:
-                foreseen.into(here.model, here.point)
+                foreseen.into(here.model, point)
             except WorkloadError as error:
                 wrong.append(error)
             else:
