@@ -372,7 +372,7 @@ def test_with_collate_a_list_is_one_of_examples_and_without_it_is_refused():
 
 
 def test_captions_of_different_lengths_are_told_how_to_become_one_tensor():
-    class Ragged(InMemory):
+    class Ragged(Tiny):
         def data(self):
             x = torch.randn(4, 2)
             return Splits(training=(x, [[1, 2], [3]] * 2), validation=(x, [[1]] * 4))
