@@ -138,7 +138,7 @@ def best_of_the_first(folder):
         ('best_of(pretraining, "encodr.*")', "carries 'encodr.*', and no tensor of the model has such a name"),
         ("best_of(pretraining)", "head.weight is to be carried from .*, which has no such tensor"),
         ('best_of(pretraining, renamed={"head": "decoder"})', r"\(there decoder.weight\) .* shape \(2, 4\)"),
-        ('best_of("nobody", "encoder.*")', "there is no such campaign .* there are: pre. Train the study file that declares it first"),
+        ('best_of("nobody", "encoder.*")', "there are: pre. Train the study file that declares it"),
         ('best_of(pretraining, "encoder.*", candidates=4)', "pre' has 3 complete trials to start from"),
         ('weights_from("none.safetensors")', "there is no such file"),
     ],

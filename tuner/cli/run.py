@@ -180,7 +180,8 @@ def _is_taken(finding: Finding, winner: Winner) -> bool:
 
 
 def _answers_the_round(finding: Finding) -> bool:
-    return finding.question in ("isolation", "control") or (finding.question == "transfer" and finding.subject == "winner")
+    of_winner = finding.question == "transfer" and finding.subject == "winner"
+    return of_winner or finding.question in ("isolation", "control")
 
 
 def _is_worth_a_line(finding: Finding) -> bool:

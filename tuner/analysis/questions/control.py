@@ -182,7 +182,8 @@ def _by_trials(staged: ComparedRound, scratch: ComparedRound) -> Answer:
     noise = Noise(spread.sd, spread.freedom)
     found = contrast([staged.best.value], [scratch.best.value], noise, direction)
     verdict = {"confirmed": "helps", "rejected": "costs"}.get(found.verdict, "no_gain")
-    told = f"The start from the weights is {better_or_worse(found.difference)}; seeds alone give a standard deviation of {spread.sd:.2g}"
+    gain = better_or_worse(found.difference)
+    told = f"The start from the weights is {gain}; seeds alone give a standard deviation of {spread.sd:.2g}"
     return Answer(verdict, f"{told}. {bests}.", efforts)
 
 
