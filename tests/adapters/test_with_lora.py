@@ -28,6 +28,12 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
 
 
+class WithOwnBranch(nn.Linear):
+    def __init__(self, num_in, num_out):
+        super().__init__(num_in, num_out)
+        self.lora_A = nn.Parameter(torch.zeros(2, num_in))
+
+
 def trained(model):
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
@@ -88,6 +94,15 @@ def test_a_second_call_adds_adapters_of_another_rank_and_freezes_nothing_again()
     assert model.position_lora_A.shape == (1, 8)
 
 
+def test_what_a_call_for_a_part_did_not_reach_is_frozen_by_a_call_for_the_whole():
+    model = Net()
+    with_lora(model.blocks, "*.mlp.0", rank=2, trained="*.norm")
+    with_lora(model, "head", rank=2)
+    known = ("lora_A", "lora_B", "norm.weight", "norm.bias")
+    assert all(name.endswith(known) for name in trained(model))
+    assert {"blocks.0.norm.bias", "head.lora_A"} <= set(trained(model))
+
+
 def test_a_second_call_does_not_train_what_has_an_adapter_already():
     model = with_lora(Net(), "head", rank=2)
     refused(model, "position", rank=1, trained="head", says=["head", "has an adapter"])
@@ -142,6 +157,8 @@ def test_a_pattern_that_names_nothing_is_refused(pattern, says):
         ({"rank": 2, "alpha": float("nan")}, ["alpha"]),
         ({"rank": 2, "alpha": float("inf")}, ["alpha"]),
         ({"rank": 2, "alpha": True}, ["alpha"]),
+        ({"rank": 2, "alpha": 1e39}, ["1e+39", "float32 does not hold"]),
+        ({"rank": 2, "alpha": 1e-320}, ["float32 does not hold"]),
         ({"rank": 2, "alpha": "8"}, ["alpha"]),
         ({"rank": 2, "dropout": 1.0}, ["share from 0 to below 1"]),
         ({"rank": 2, "dropout": -0.1}, ["share"]),
@@ -179,6 +196,8 @@ def test_words_that_cannot_be_are_refused(words, says):
         (lambda: nn.Embedding(9, 4, max_norm=1.0), "0", ["max_norm=1.0"]),
         (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), "0", ["made at each call", "weight_norm"]),
         (lambda: nn.Linear(4, 4, dtype=torch.complex64), "0", ["complex64"]),
+        (lambda: nn.Sequential(nn.Embedding(9, 0)), "0.0", ["rank 2 is above 0"]),
+        (lambda: WithOwnBranch(4, 4), "0", ["lora_A of its own", "rename"]),
         (lambda: with_lora(nn.Sequential(nn.Linear(4, 4)), "0", rank=1), "0.0", ["has an adapter already"]),
     ],
 )

@@ -322,3 +322,55 @@ def test_memory_that_is_not_torchs_own_is_shared_as_well():
     group, alone = trained(OfNumpy(), 2)
     assert "2.scale" in group.model.shared
     assert digests(group.runs) == digests(alone)
+
+
+class ShowsItsEncoder(HeadOnly):
+    """The frozen decoder shows the weight of the trained encoder, and follows it."""
+
+    def model(self, point):
+        model = super().model(point)
+        shown = model[0][0].weight
+        shown.requires_grad_(True)
+        model.register_parameter("decoder", nn.Parameter(shown.data.t(), requires_grad=False))
+        return model
+
+    def loss(self, model, batch, point):
+        return super().loss(model, batch, point) + model.decoder.square().mean()
+
+
+class WritesByAnotherName(HeadOnly):
+    """The loss moves the frozen body by a buffer that shows its weight."""
+
+    def model(self, point):
+        model = super().model(point)
+        model.register_buffer("body", model[0][0].weight.data)
+        return model
+
+    def loss(self, model, batch, point):
+        model.body.mul_(0.99)
+        return super().loss(model, batch, point)
+
+
+class WritesAnArray(WritesByAnotherName):
+    """The same through NumPy, which counts no version."""
+
+    def model(self, point):
+        model = HeadOnly.model(self, point)
+        model.body = model[0][0].weight.detach().numpy()
+        return model
+
+    def loss(self, model, batch, point):
+        model.body *= 0.99
+        return HeadOnly.loss(self, model, batch, point)
+
+
+@pytest.mark.parametrize("workload", [ShowsItsEncoder, WritesByAnotherName, WritesAnArray])
+def test_frozen_tensors_that_show_other_memory_of_the_model_stay_with_it(workload):
+    with pytest.raises(NotFusible, match=r"not those of each trial alone|writes into"):
+        trained(workload())
+
+
+def test_frozen_values_that_are_conjugated_are_no_others_bits():
+    one = torch.tensor([1 + 2j])
+    assert not same_bits(one.conj(), one)
+    assert not same_bits(one.conj(), one.conj())

@@ -138,7 +138,7 @@ def best_of_the_first(folder):
         ('best_of(pretraining, "encodr.*")', "carries 'encodr.*', and no tensor of the model has such a name"),
         ("best_of(pretraining)", "head.weight is to be carried from .*, which has no such tensor"),
         ('best_of(pretraining, renamed={"head": "decoder"})', r"\(there decoder.weight\) .* shape \(2, 4\)"),
-        ('best_of("nobody", "encoder.*")', "there are: pre. Train the study file that declares it"),
+        ('best_of("nobody", "encoder.*")', "no such campaign .* Train the study file that declares it"),
         ('best_of(pretraining, "encoder.*", candidates=4)', "pre' has 3 complete trials to start from"),
         ('weights_from("none.safetensors")', "there is no such file"),
     ],
@@ -242,8 +242,69 @@ def test_a_damaged_copy_is_named_by_verify_and_by_each_command(tuner, tmp_path):
     checked = tuner("verify", "few")
     assert checked.code == 3
     assert "which its trials start from, has another sha256" in " ".join(checked.out.split())
+    shutil.rmtree(tmp_path / "runs/checkpoints/pre")
     ran = tuner("run", "stages.py")
     assert "are not those that were chosen" in " ".join(ran.err.split())
+
+
+def test_a_copy_that_was_lost_is_made_again_while_its_source_is_there(tuner, tmp_path, caplog):
+    write(tmp_path)
+    tuner("launch", "stages.py:pre")
+    tuner("launch", "stages.py:few")
+    copy = tmp_path / "runs/checkpoints" / start_of(tmp_path).candidates[0].file
+    content = copy.read_bytes()
+    for spoil in (copy.unlink, lambda: copy.write_bytes(content[:9])):
+        spoil()
+        ran = tuner("launch", "stages.py:few")
+        assert ran.code == 0, ran.err
+        assert "is copied again" in caplog.text
+        caplog.clear()
+        assert copy.read_bytes() == content
+        assert tuner("verify", "few").code == 0
+
+
+def test_a_file_of_weights_that_changed_is_told_and_another_digest_is_refused(tuner, tmp_path, caplog):
+    torch.save({"encoder.0.weight": torch.ones(4, 6), "encoder.0.bias": torch.zeros(4)}, tmp_path / "bert.pt")
+    write(tmp_path, 'weights_from("bert.pt", "encoder.0.*")')
+    assert tuner("launch", "stages.py:few").code == 0
+    assert "bert.pt has changed since" not in caplog.text
+    torch.save({"encoder.0.weight": torch.zeros(4, 6), "encoder.0.bias": torch.zeros(4)}, tmp_path / "bert.pt")
+    assert tuner("launch", "stages.py:few").code == 0
+    assert "bert.pt has changed since few began" in caplog.text
+    digest = hashlib.sha256((tmp_path / "bert.pt").read_bytes()).hexdigest()
+    write(tmp_path, f'weights_from("bert.pt", "encoder.0.*", sha256="{digest}")')
+    refused = tuner("launch", "stages.py:few")
+    assert (refused.code, "Give the campaign another name" in " ".join(refused.err.split())) == (2, True)
+
+
+def test_what_is_no_readable_file_of_weights_is_one_error(tuner, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for named, message in (("folder", "a folder: name the file in it"), ("~/a.pt", "/home/a.pt, and there is no such")):
+        write(tmp_path, f'weights_from("{named}", "encoder.0.*")')
+        ran = tuner("launch", "stages.py:few")
+        assert (ran.code, message in "".join(ran.err.split("\n"))) == (2, True), ran.err
+
+
+def test_the_checkpoints_of_both_stages_may_lie_in_different_folders(tuner, tmp_path):
+    write(tmp_path)
+    assert tuner("launch", "stages.py:pre", "--checkpoints", "first").code == 0
+    ran = tuner("launch", "stages.py:few", "--checkpoints", "second")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "second" / start_of(tmp_path).candidates[0].file).is_file()
+
+
+def test_the_same_storage_may_be_named_and_is_found_from_another_folder(tuner, tmp_path, monkeypatch):
+    write(tmp_path)
+    tuner("launch", "stages.py:pre")
+    write(tmp_path, 'best_of("pre", "encoder.*", storage="runs/tuner.sqlite")')
+    assert tuner("launch", "stages.py:few").code == 0
+    assert start_of(tmp_path).candidates[0].storage == ""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert tuner("launch", "../stages.py:few").code == 0
+    with open_ledger(str(tmp_path / "elsewhere/runs/tuner.sqlite"), create=False) as ledger:
+        assert ledger.conclusion("few", StageStart, ledger.study("few", "round-1").study_id).candidates[0].storage
 
 
 BY_HAND = """

@@ -1,8 +1,11 @@
 """An edit of one stage's workload leaves the other stages of its file as they are; what they share counts for both."""
 
+import sys
+
 import pytest
 
 from tuner.sources.definitions import definitions_of
+from tuner.sources.reached import Reached
 
 STAGES = """
 import torch
@@ -105,3 +108,86 @@ def test_a_class_that_anything_else_reads_counts_for_all(reader):
 
 def test_a_source_that_is_read_for_no_stage_counts_as_a_whole():
     assert changed_for(None, "noisy(data())", "noisy(data() + 1)") == {"method Auto.model"}
+
+
+HEAD, TAIL = STAGES[: STAGES.index("class Auto")], STAGES[STAGES.index("class Few") :]
+
+
+@pytest.mark.parametrize(
+    ("body", "old", "new"),
+    [
+        ("    depth = torch.manual_seed(3)", "seed(3)", "seed(4)"),
+        ("    torch.backends.cudnn.benchmark = True", "True", "False"),
+        ("    for one in range(3): data()", "range(3)", "range(4)"),
+        ("    def __init__(self): torch.set_default_dtype(torch.float64)", "float64", "float16"),
+        ("    def __init__(self):\n        global WIDTH\n        WIDTH = 7", "= 7", "= 8"),
+        ("    def __init__(self): torch.backends.seen = 7", "= 7", "= 8"),
+        ("    def depth(self, x=torch.manual_seed(3)): return x", "seed(3)", "seed(4)"),
+        ("    @torch.compile(dynamic=True)\n    def depth(self): return 3", "True", "False"),
+    ],
+)  # fmt: skip
+def test_what_a_class_does_while_the_file_is_loaded_counts_for_all(body, old, new):
+    source = f"{HEAD}class Auto(Base):\n{body}\n\n\n{TAIL}"
+    assert changed_for(FEW, old, new, source), "this decides bits of the other stage, too"
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "import sys\n\n\ndef build():\n    return getattr(sys.modules[__name__], 'Au' + 'to')",
+        "def build():\n    return Base.__subclasses__()[0]",
+        "from importlib import import_module as found\n\n\ndef build():\n    return found(__name__)",
+        "class Registry(type):\n    pass",
+        "REGISTRY = {}\n\n\nclass Listed(Base):\n    def __init_subclass__(cls):\n        REGISTRY[cls.__name__] = cls",
+    ],
+)
+def test_a_class_that_is_found_without_its_name_counts_for_all(reader):
+    source = STAGES.replace("class Auto(Base)", f"{reader}\n\n\nclass Auto(Base)")
+    source = source.replace(
+        "class Auto(Base)",
+        "class Auto(Base, metaclass=Registry)"
+        if "Registry(" in reader
+        else "class Auto(Listed)"
+        if "Listed" in reader
+        else "class Auto(Base)",
+    )
+    changed = changed_for(FEW, "WIDTH, noisy(data())", "WIDTH, noisy(data() + 1)", source)
+    assert changed == {"method Auto.model"}
+
+
+def test_a_workload_that_a_function_makes_is_read_with_that_function():
+    made = """def make(width):
+    class Few(Base):
+        def model(self, point):
+            return nn.Linear(width, 3)
+
+    return Few()
+
+
+"""
+    source = STAGES.replace(STAGES[STAGES.index("class Few") : STAGES.index("SPACE =")], made)
+    source = source.replace("Campaign(Few()", "Campaign(make(2)")
+    assert changed_for(FEW, "(width, 3)", "(width, 5)", source) == {"function make"}
+    assert changed_for(FEW, "deeper(x) + 0.1", "deeper(x) + 0.2", source) == set()
+
+
+def test_modules_that_only_the_other_stage_builds_are_left_out():
+    net = (
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.one = nn.Linear(3, 4)"
+    )
+    source = STAGES.replace("class Auto", f"{net}\n\n\nclass Auto").replace("noisy(data())", "noisy(Net())")
+    assert changed_for(FEW, "nn.Linear(3, 4)", "nn.Linear(3, 5)", source) == set()
+    assert changed_for(AUTO, "nn.Linear(3, 4)", "nn.Linear(3, 5)", source) == {"method Net.__init__"}
+
+
+def test_a_file_that_is_imported_by_what_it_imports_counts_as_a_whole(tmp_path):
+    (tmp_path / "stages.py").write_text(STAGES.replace("import torch\n", "import beside\nimport torch\n", 1))
+    (tmp_path / "beside.py").write_text("def other():\n    import stages\n    return stages.Auto")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        code = Reached(tmp_path / "stages.py", FEW).code["the study file"]
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "method Auto.model" in code
+    (tmp_path / "beside.py").write_text("def other():\n    return 3")
+    assert "method Auto.model" not in Reached(tmp_path / "stages.py", FEW).code["the study file"]

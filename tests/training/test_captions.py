@@ -183,6 +183,33 @@ def test_an_encoder_that_sees_the_order_is_told_nothing(how, tmp_path):
     assert told(encoded_by(how), tmp_path) == []
 
 
+class Quiet(Captioned):
+    """Whatever the captions are, the first output is zero: the head begins at zero, as a gate or a LoRA's B does."""
+
+    def model(self, point):
+        model = super().model(point)
+        nn.init.zeros_(model.last[-1].weight)
+        return model
+
+
+@pytest.mark.parametrize("how", ["positions", "recurrent", "attention"])
+def test_an_encoder_behind_a_layer_that_begins_at_zero_is_told_nothing(how, tmp_path):
+    assert told(type("Other", (Quiet,), {"encoder": how})(), tmp_path) == []
+
+
+def test_dropout_hides_no_blindness(tmp_path):
+    class WithoutPositions(Captioned):
+        encoder = "attention"
+
+        def model(self, point):
+            model = super().model(point)
+            model.encoder.positions = nn.Parameter(torch.zeros(LONGEST, 8), requires_grad=False)
+            return model
+
+    (sentence,) = told(WithoutPositions(), tmp_path)
+    assert sentence.startswith("shuffle_caption changes nothing: ")
+
+
 def test_each_change_of_captions_that_a_model_ignores_is_told(tmp_path):
     sentences = told(encoded_by("ignored"), tmp_path)
     assert {sentence.partition(" changes nothing: ")[0] for sentence in sentences} == set(ALL)

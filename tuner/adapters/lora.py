@@ -11,6 +11,7 @@ from tuner.design.parameter_groups import check_pattern
 from tuner.errors import WorkloadError
 
 Model = TypeVar("Model")  # a torch.nn.Module
+SMALLEST, LARGEST = 2.0**-126, 2.0**127  # of a scale: normal numbers of float32
 Scaling = Literal["rank", "sqrt_rank"]
 
 
@@ -53,6 +54,11 @@ def with_lora(  # noqa: PLR0913 - the words of an adapter
     if trained:
         check_pattern("trained= of with_lora", trained)
     scale = float(rank if alpha is None else alpha) / (rank if scaling == "rank" else math.sqrt(rank))
+    if not SMALLEST <= scale <= LARGEST:
+        raise WorkloadError(
+            f"alpha of with_lora: {alpha!r} at rank {rank} is a scale of {scale:g}, which float32 does not hold "
+            f"({SMALLEST:.3g} to {LARGEST:.3g})"
+        )
     import_module("tuner.adapters.making").make_adapters(model, pattern, rank, scale, dropout, trained)
     return model
 

@@ -189,7 +189,7 @@ def _fresh(module: nn.Module, weight: torch.Tensor, rank: int, *, embedding: boo
 
 def smaller_dimension(module: nn.Module, weight: torch.Tensor) -> int:
     """The largest rank that a change of the weight can have (of each group of a convolution)."""
-    return min(weight.shape[0] // _groups(module), weight[0].numel())
+    return min(weight.shape[0] // _groups(module), math.prod(weight.shape[1:]))
 
 
 def _groups(module: Any) -> int:

@@ -36,6 +36,7 @@ _OTHER_LAYERS = (
     nn.ConvTranspose3d,
 )
 _WILD = "*?["
+_DONE = "_frozen_by_with_lora"  # of a module that was given to with_lora
 
 
 class _Place(NamedTuple):
@@ -55,12 +56,20 @@ def make_adapters(model: nn.Module, pattern: str, rank: int, scale: float, dropo
     for place in unique:
         _check_place(model, place, rank, dropout)
     besides = _besides(model, unique, trained) if trained else []
-    if not any(adapted_modules(model)):
-        model.requires_grad_(False)
+    _freeze(model)
     for place in unique:
         adapt(place.module, place.tensor, rank, scale, dropout)
     for parameter in besides:
         parameter.requires_grad_(True)
+
+
+def _freeze(model: nn.Module) -> None:
+    """Freeze what no earlier call has frozen, or left trained on purpose: a part of the model may have had one."""
+    done = {id(one) for module in model.modules() if _DONE in vars(module) for one in module.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in done:
+            parameter.requires_grad_(False)
+    vars(model)[_DONE] = True
 
 
 def _own_tensors(model: nn.Module) -> Iterator[tuple[str, str, _Place]]:
@@ -155,6 +164,10 @@ def _check_place(model: nn.Module, place: _Place, rank: int, dropout: float) -> 
         )
     if not weight.is_floating_point():
         raise WorkloadError(f"with_lora: the weight of {name} is {weight.dtype}, and LoRA needs real numbers")
+    is_embedding = place.tensor == "weight" and isinstance(module, nn.Embedding)
+    taken = [one for one in adapter_names(place.tensor, embedding=is_embedding) if hasattr(module, one)]
+    if taken:
+        raise WorkloadError(f"with_lora: {name} has a {taken[0]} of its own, which an adapter would replace; rename it")
     largest = smaller_dimension(module, weight)
     if rank > largest:
         raise WorkloadError(

@@ -106,7 +106,7 @@ def started_from(ledger: Ledger, campaign: str) -> list[str]:
 
 
 def chain_frame(stages: Sequence[RecordedStage]) -> pd.DataFrame:
-    """A row for each stage, in steps: what all its trials trained, what one of its last round trains, inherits, and both."""
+    """A row for each stage, in steps: those of all its trials; of one of its last round, own, inherited and in all."""
     rows = [
         {
             "stage": one.campaign,

@@ -15,7 +15,8 @@ from tuner.design.hyperparameters import SHARES_OF_CAPTIONS
 from tuner.errors import WorkloadError
 
 _SHUFFLE, _DROPOUT, _TAG_DROPOUT = SHARES_OF_CAPTIONS
-_WHOLE = ("torch.int64", "torch.int32", "torch.int16", "torch.int8", "torch.uint8")
+_WHOLE = {f"torch.int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (64, 32, 16, 8)}
+_WHOLE["torch.uint8"] = (0, 255)
 _BEHIND = 2.0  # a key above all that are drawn
 
 
@@ -162,7 +163,7 @@ class _Tags:
 
 def _checked(words: Any, generator: Any, share: float, keep: int, padding: int) -> _Words | _Tags:
     """The captions in one of both forms. Raises WorkloadError for everything that is none."""
-    if not hasattr(share, "__float__") or not 0 <= float(share) <= 1:
+    if not _is_number(share) or not 0 <= float(share) <= 1:
         raise WorkloadError(
             f"share is the part of the captions that change, from 0 to 1, got {share!r:.60}; give the hyperparameter a "
             "range within that, uniform(0, 1)"
@@ -184,6 +185,10 @@ def _checked(words: Any, generator: Any, share: float, keep: int, padding: int) 
     return _padded(words, generator, keep, padding)
 
 
+def _is_number(share: Any) -> bool:
+    return hasattr(share, "__float__") and not getattr(share, "shape", ())
+
+
 def _padded(words: Any, generator: Any, keep: int, padding: int) -> _Words:
     kind = str(getattr(words, "dtype", ""))
     if getattr(words, "is_nested", False):
@@ -200,6 +205,12 @@ def _padded(words: Any, generator: Any, keep: int, padding: int) -> _Words:
         raise WorkloadError(
             f"the words are on {words.device} and the generator is on {generator.device}: change what augment "
             "gets, on the device where it is"
+        )
+    least, most = _WHOLE[kind]
+    if not least <= padding <= most:
+        raise WorkloadError(
+            f"padding={padding} is no number of {kind.removeprefix('torch.')}, which the words are: give the number "
+            "that stands behind the words"
         )
     return _Words(words, generator, keep, padding)
 

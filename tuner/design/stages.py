@@ -221,7 +221,7 @@ def _checked_names(renamed: Mapping[str, str] | None) -> dict[str, str]:
             'renamed maps the beginning of a name here to what it is called there, like {"backbone": "encoder"}, got '
             f"{renamed!r:.80}"
         )
-    return dict(renamed)
+    return {here.removesuffix("."): there.removesuffix(".") for here, there in renamed.items()}
 
 
 def rounds_with_start(start: object, rounds: tuple[Round, ...]) -> tuple[Round, ...]:

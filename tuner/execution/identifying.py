@@ -2,6 +2,7 @@
 
 import logging
 import time
+from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -60,7 +61,7 @@ class Identifier:
         root = study_file or next(map(file_of_class, own_kinds(workload)), None)
         self._arguments = arguments_of(workload, root.resolve().parent if root else None)
         self._plain = plain_settings(workload)
-        self._reached = Reached(root, frozenset(kind.__name__ for kind in type(workload).__mro__))
+        self._reached = Reached(root, _names_of_classes(type(workload)))
         for module in self._arguments.modules:
             self._reached.add_module(module)
         if root is not None:
@@ -235,6 +236,13 @@ def changed_since(
         found = ["initial weights changed"] * bool(changed_weights(kept, today))
         found = found or ["the loss of a first batch changed"] * bool(changed_losses(kept, today))
     return found
+
+
+def _names_of_classes(workload: type) -> frozenset[str] | None:
+    """The names of a workload and its bases; None where one of these is told of other classes of the file."""
+    users = [kind for kind in workload.__mro__ if kind.__module__.partition(".")[0] not in ("tuner", "builtins")]
+    told = any("__init_subclass__" in vars(kind) or type(kind) not in (type, ABCMeta) for kind in users)
+    return None if told else frozenset(kind.__name__ for kind in workload.__mro__)
 
 
 def _is_users(value: object) -> bool:

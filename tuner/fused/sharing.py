@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from tuner.training.copy_on_write import address, is_shareable, same_bits, shown
@@ -19,11 +20,46 @@ Holder = tuple[dict[str, Any], str]  # the dict of a module that holds a tensor,
 def constants(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters without a gradient and, where there are some, all buffers, by name; those that can be shared.
 
-    A model that trains all of its parameters has none: its buffers are mostly written at each step.
+    A model that trains all of its parameters has none: its buffers are mostly written at each step. A tensor that
+    another one of the model overlaps (a frozen decoder that shows the weight of its encoder) stays where it is: a
+    write into one is to be seen in both.
     """
     frozen = {name: each for name, each in model.named_parameters() if not each.requires_grad}
     every: dict[str, torch.Tensor] = {**frozen, **dict(model.named_buffers())} if frozen else {}
-    return {name: each for name, each in every.items() if is_shareable(each)}
+    found = {name: each for name, each in every.items() if is_shareable(each)}
+    overlapped = _overlapped(model) if found else set()
+    return {name: each for name, each in found.items() if id(each) not in overlapped}
+
+
+def _overlapped(model: torch.nn.Module) -> set[int]:
+    """The ids of tensors of a model whose memory another of its tensors, or an array that it holds, shows too."""
+    spans: dict[int, tuple[int, int]] = {}
+    for module in model.modules():
+        for one in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
+            if isinstance(one, torch.Tensor | np.ndarray) and (span := _span(one)):
+                spans[id(one)] = span
+    found, last, reach = set[int](), 0, -1
+    for key, (start, end) in sorted(spans.items(), key=lambda item: item[1]):
+        if start < reach:
+            found |= {key, last}
+        if end > reach:
+            last, reach = key, end
+    return found
+
+
+def _span(one: torch.Tensor | np.ndarray[Any, Any]) -> tuple[int, int] | None:
+    """The first address of a tensor's values and the one behind the last; None for what lies nowhere."""
+    if isinstance(one, np.ndarray):
+        start, strides, width = int(one.__array_interface__["data"][0]), one.strides, one.itemsize
+    elif is_shareable(one):
+        width = one.element_size()
+        start, strides = address(one), tuple(stride * width for stride in one.stride())
+    else:
+        return None
+    if 0 in one.shape:
+        return None
+    steps = [(size - 1) * stride for size, stride in zip(one.shape, strides, strict=True)]
+    return start + sum(step for step in steps if step < 0), start + sum(step for step in steps if step > 0) + width
 
 
 def tie(model: torch.nn.Module, to: Mapping[str, torch.Tensor]) -> None:

@@ -239,7 +239,8 @@ class Selected:
     digest: the sha256 of its weights as a file of `num_bytes`; "" while nothing of it is trained. file: our own copy,
     relative to the checkpoint folder; "" before it is made. campaign, study, trial, step: which checkpoint; empty of a
     file, whose path is `path`. storage: where that is another one. steps: updates behind the weights, those of earlier
-    stages included. value: by the metric of its own stage. adopted: because it was.
+    stages included. value: by the metric of its own stage. adopted: because it was. read: the sha256 of the file that
+    they were read from, which is the checkpoint, or what was downloaded; "" where it is not known.
     """
 
     digest: str
@@ -254,6 +255,7 @@ class Selected:
     adopted: bool = False
     path: str = ""
     storage: str = ""
+    read: str = ""
 
     @property
     def words(self) -> str:

@@ -13,8 +13,8 @@ from tuner.analysis.round_frames import main_rounds, recorded_study_file
 from tuner.analysis.stage_chain import recorded_start
 from tuner.analysis.stage_selection import SelectedRun, selected_runs
 from tuner.design.stages import Stage, StartFrom, named_in
-from tuner.errors import DeclarationError, StorageError
-from tuner.records import COMMAND_MARK
+from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError, TunerError
+from tuner.records import COMMAND_MARK, Checkpoint
 from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
@@ -62,8 +62,8 @@ def start_of(asked: AskedStart) -> StartWeights | None:
     recorded = recorded_start(asked.ledger, asked.name)
     carried = (start.parameters, start.fresh, dict(start.renamed))
     if recorded is not None and _is_of(recorded, start):
-        files = tuple(asked.root / one.file for one in recorded.candidates)
-        return StartWeights(StageStart(recorded.candidates, *carried), files).checked()
+        _compare_file(asked, recorded.candidates[0], start)
+        return _of_records(asked, StageStart(recorded.candidates, *carried))
     found, contents = (_of_file if start.file is not None else _of_stage)(asked, start)
     return StartWeights(StageStart(tuple(found), *carried), contents=tuple(contents))
 
@@ -75,19 +75,67 @@ def _is_of(recorded: StageStart, start: StartFrom) -> bool:
     return source and len(recorded.candidates) == start.candidates
 
 
+def _of_records(asked: AskedStart, recorded: StageStart) -> StartWeights:
+    """What the first study recorded: from our copies, or, where one was lost, from what they were copied from."""
+    kept = StartWeights(recorded, tuple(asked.root / one.file for one in recorded.candidates))
+    try:
+        return kept.checked()
+    except CorruptCheckpoint as lost:
+        try:
+            contents = tuple(_content_again(asked, one) for one in recorded.candidates)
+        except TunerError:
+            raise lost from None
+        if any(
+            hashlib.sha256(one).hexdigest() != chosen.digest
+            for one, chosen in zip(contents, recorded.candidates, strict=True)
+        ):
+            raise
+        _log.warning("%s; what it was copied from is still there, and is copied again", lost)
+        return StartWeights(recorded, contents=contents)
+
+
+def _content_again(asked: AskedStart, chosen: Selected) -> bytes:
+    """The weights that were copied, from where they were. Raises what reading them raises."""
+    if chosen.path:
+        path = path_of(asked.stage, Path(chosen.path))
+        return file_of_weights(path, _bytes_of(path))
+    with _source_ledger(asked, chosen.storage or None) as ledger:
+        record = ledger.trial(ledger.study(chosen.campaign, chosen.study).study_id, chosen.trial)
+        kept = next((one for one in record.checkpoints if one.kind == "best" and one.step == chosen.step), None)
+        if kept is None:
+            raise StorageError(f"{chosen.words} is not kept any more")
+        return weights_as_file(read_weights(_folder_with(asked, ledger, kept), kept))
+
+
+def _compare_file(asked: AskedStart, chosen: Selected, start: StartFrom) -> None:
+    """Say where a file of weights is not what the campaign began with. Raises DeclarationError for another sha256."""
+    if start.file is None or not chosen.read:
+        return
+    if start.sha256 and start.sha256 != chosen.read:
+        raise DeclarationError(
+            f"{asked.name} began with {start.file} of sha256 {chosen.read}, and the study file says {start.sha256}: "
+            "all of its trials start from the same weights. Give the campaign another name to start from these"
+        )
+    path = path_of(asked.stage, start.file)
+    if path.is_file() and hashlib.sha256(_bytes_of(path)).hexdigest() != chosen.read:
+        _log.warning(
+            "%s has changed since %s began, which goes on from our own copy of what it was (sha256 %s); give the "
+            "campaign another name to start from what it is now", path, asked.name, chosen.read[:12],
+        )  # fmt: skip
+
+
 def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """The best checkpoints of an earlier stage, and their weights as files."""
     source, found, contents = start.campaign, [], []
-    with _source_ledger(asked, start) as ledger:
+    with _source_ledger(asked, start.storage) as ledger:
         again = _command_for(asked, ledger, source)
         if source not in ledger.campaigns():
             raise StorageError(unknown_source(asked.stage, ledger.campaigns(), ledger.safe_url, again))
         before = recorded_start(ledger, source)
         own = ledger is asked.ledger
-        root = folder_to_read(ledger, asked.checkpoints if own else None)
         for run in _runs(ledger, start, again, asked.stage.rounds_before):
             kept, study = run.checkpoint, run.row.study
-            weights = read_weights(root, kept)
+            weights = read_weights(_folder_with(asked, ledger, kept), kept)
             _refuse_files(source, run, weights)
             content = weights_as_file(weights)
             earlier = before.inherited_steps if before and not study.start else 0
@@ -95,7 +143,7 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
                 Selected(
                     hashlib.sha256(content).hexdigest(), len(content), campaign=source, study=study.name,
                     trial=run.record.number, step=kept.step, steps=kept.step + earlier, value=kept.value,
-                    adopted=run.adopted, storage="" if own else ledger.safe_url,
+                    adopted=run.adopted, storage="" if own else ledger.safe_url, read=kept.digest,
                 )
             )  # fmt: skip
             contents.append(content)
@@ -149,12 +197,30 @@ def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:
 
 
 @contextmanager
-def _source_ledger(asked: AskedStart, start: StartFrom) -> Iterator[Ledger]:
-    if start.storage is None:
+def _source_ledger(asked: AskedStart, storage: str | None) -> Iterator[Ledger]:
+    """The records of the earlier stage; our own, where the same storage is named."""
+    if storage is None:
         yield asked.ledger
         return
-    with open_ledger(start.storage, create=False) as ledger:
-        yield ledger
+    with open_ledger(_storage_of(asked.stage, storage), create=False) as ledger:
+        here, there = asked.ledger.identity(), ledger.identity()
+        same = here is not None and there is not None and here.identity == there.identity
+        yield asked.ledger if same and asked.ledger.safe_url == ledger.safe_url else ledger
+
+
+def _storage_of(stage: Stage, storage: str) -> str:
+    """A storage as it is opened: a relative path is looked for beside the study file before it is looked for here."""
+    beside = stage.file.resolve().parent / storage if stage.file and "://" not in storage else None
+    return str(beside) if beside is not None and beside.is_file() else storage
+
+
+def _folder_with(asked: AskedStart, ledger: Ledger, kept: Checkpoint) -> Path:
+    """The checkpoint folder that has a file of the earlier stage: ours, or that of its storage."""
+    given = [asked.checkpoints] if asked.checkpoints is not None else []
+    if ledger is not asked.ledger:
+        given.append(asked.root)
+    fits = next((root for root in given if (root / kept.file).is_file()), None)
+    return fits if fits is not None else folder_to_read(ledger, None)
 
 
 def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[SelectedRun]:
@@ -180,7 +246,7 @@ def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[Sel
 def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """A file of weights, which a user has downloaded or made."""
     named, path = start.file or Path(), weights_path(asked.stage)
-    content = path.read_bytes()
+    content = _bytes_of(path)
     read = hashlib.sha256(content).hexdigest()
     if start.sha256 and read != start.sha256:
         raise DeclarationError(
@@ -189,14 +255,29 @@ def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[
         )
     content = file_of_weights(path, content)
     digest = hashlib.sha256(content).hexdigest()
-    return [Selected(digest, len(content), steps=start.steps, path=str(named))], [content]
+    return [Selected(digest, len(content), steps=start.steps, path=str(named), read=read)], [content]
 
 
 def weights_path(stage: Stage) -> Path:
-    """Where the file of weights of a stage is. Raises DeclarationError where it is not there."""
-    named: Path = stage.campaign.start_from.file
-    beside = stage.file.resolve().parent if stage.file else Path.cwd()
-    path = named if named.is_absolute() else beside / named
+    """Where the file of weights of a stage lies: beside the study file, unless its path is absolute, or begins with ~.
+
+    Raises DeclarationError where it is not there.
+    """
+    path = path_of(stage, stage.campaign.start_from.file)
     if not path.is_file():
-        raise DeclarationError(f"{stage.name} starts from {path}, and there is no such file")
+        folder = " a folder: name the file in it" if path.is_dir() else " no such file"
+        raise DeclarationError(f"{stage.name} starts from {path}, and there is{folder}")
     return path
+
+
+def path_of(stage: Stage, named: Path) -> Path:
+    """Where a file that a stage names should lie."""
+    beside = stage.file.resolve().parent if stage.file else Path.cwd()
+    return beside / named.expanduser()
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DeclarationError(f"the file of weights {path} cannot be read: {error.strerror or error}") from error

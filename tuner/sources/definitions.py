@@ -37,7 +37,8 @@ def parsed(source: bytes) -> ast.Module:
 def _definitions_of(source: bytes, own: frozenset[str] | None) -> tuple[tuple[str, str], ...]:
     tree = parsed(source)
     statements = [node for node in tree.body if not (_is_main_block(node) or _sets_loading(node))]
-    statements = _without_declaration(statements, set() if own is None else of_other_stages(statements, own))
+    known = frozenset(_PURE | _names_of_tuner(statements))
+    statements = _without_declaration(statements, set() if own is None else of_other_stages(statements, own, known))
     found: dict[str, list[str]] = defaultdict(list)
     order: list[str] = []
     for statement in statements:

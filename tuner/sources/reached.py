@@ -181,12 +181,21 @@ class Reached:
 
     def _add(self, file: Path, found: Found, *, program: bool = False) -> None:
         if file in self._labels:
+            if file == self._study_file and self._own is not None and _is_imported(found.name):
+                self._count_whole()
             return
         label = self._labels[file] = self._label(file, found.name)
         content = _read(file, label) if found.source is None else found.source
         own = self._own if file == self._study_file else None
         self.sources[label] = OwnSource(file, _meaning(file, content, program=program, own=own), program, own)
         self._follow(file, found, content, program=program)
+
+    def _count_whole(self) -> None:
+        """Count all of the study file: a module that the study reaches imports it, and may read any definition."""
+        self._own = None
+        label = STUDY_FILE
+        kept = self.sources[label]
+        self.sources[label] = OwnSource(kept.file, _meaning(kept.file, _read(kept.file, label), program=kept.program))
 
     def _follow(self, file: Path, found: Found, content: bytes, *, program: bool) -> None:
         """Add the modules that a source imports, and the files that it names.
@@ -237,6 +246,11 @@ class Reached:
         distribution = distribution_of(file)
         if distribution is not None and distribution.name not in _SEPARATELY:
             self._versions[distribution.name] = distribution.version
+
+
+def _is_imported(module: str) -> bool:
+    """Whether a study file is meant under its own name, and not as it was loaded by us."""
+    return bool(module) and not module.startswith("tuner_study_")
 
 
 def _lies_beside(file: Path, name: str) -> bool:

@@ -19,6 +19,7 @@ from tuner.training.trial_run import TrialRun
 MOST = 8  # [P] combinations of choices that are looked at
 ROUNDING = 1e-4  # [P] of a loss and of the gradient of each parameter: the order of a sum changes less
 NOISE = 1e-6  # [P] of the whole gradient: a parameter with less has none but rounding
+MOVED = 0.05  # [P] by how much of itself, and at least, each trained parameter is moved before
 _SEED = 0
 _WHY = {
     "shuffle_caption": "all captions in another order; a mean of embeddings cannot see the order of words, and a model "
@@ -97,7 +98,7 @@ def _augmented(run: TrialRun) -> Any:
 
 def _update(run: TrialRun, acting: int | None) -> _Update:
     """The first update with one call acting alone; None: with the captions as they are."""
-    model = copy.deepcopy(run.model).train()
+    model = _moved(_without_dropout(copy.deepcopy(run.model).train()))
     with looking_at_captions(acting) as look:
         batch = _augmented(run)
         seed_global_generators(_SEED, run.setup.device)
@@ -106,6 +107,29 @@ def _update(run: TrialRun, acting: int | None) -> _Update:
     gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
     dense = tuple(one.to_dense() if one.is_sparse else one for one in gradients)
     return _Update(loss.detach(), dense, look.changed)
+
+
+def _without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without the noise that falls elsewhere where words have other places."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.eval()
+        elif isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
+            module.dropout = 0.0
+    return model
+
+
+def _moved(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with all that is trained moved at random: a head, a gate, positions or a change of low rank that begin
+    at zero may hide at the first step what the model sees from the second one on.
+    """
+    with torch.no_grad():
+        for parameter in (one for one in model.parameters() if one.requires_grad and one.is_floating_point()):
+            size = float(parameter.double().square().mean().sqrt()) if parameter.numel() else 0.0
+            generator = torch.Generator(parameter.device).manual_seed(_SEED)
+            noise = torch.empty_like(parameter).normal_(generator=generator)
+            parameter.add_(noise, alpha=MOVED * (1.0 + size))
+    return model
 
 
 def _is_same(one: _Update, other: _Update) -> bool:

@@ -105,7 +105,7 @@ class CheckpointFolder:
 
     def _inside(self, name: str) -> Path:
         path = self.root / name
-        if not _is_inside(path.parent, self.root):
+        if not is_inside(path.parent, self.root):
             raise StorageError(f"{self.root / self.place} leads out of the checkpoint folder; remove the link there")
         return path
 
@@ -120,7 +120,7 @@ class CheckpointFolder:
         What cannot be deleted is left for the next time: it costs room, and no trial.
         """
         folder = self.root / self.place
-        if not folder.is_dir() or not _is_inside(folder, self.root):
+        if not folder.is_dir() or not is_inside(folder, self.root):
             return
         for path in folder.iterdir():
             fence = _fence_of(path.name)
@@ -220,7 +220,7 @@ def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> ExportedWe
 
 def write_kept_files(files: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Write files, by relative path, into a folder. Raises CorruptCheckpoint where one would lie outside of it."""
-    outside = [name for name in files if not _is_inside(folder / name, folder)]
+    outside = [name for name in files if not is_inside(folder / name, folder)]
     if outside:
         raise CorruptCheckpoint(f"a kept file is named {outside[0]!r}, which leads out of its folder")
     for name, content in files.items():
@@ -268,7 +268,7 @@ def frozen_names(root: Path, checkpoint: Checkpoint) -> list[str]:
     return frozen_in(_verified(root, checkpoint.file, checkpoint.digest))
 
 
-def _is_inside(path: Path, root: Path) -> bool:
+def is_inside(path: Path, root: Path) -> bool:
     """Whether a path stays below a folder, links followed."""
     return path.resolve().is_relative_to(root.resolve())
 
@@ -286,7 +286,7 @@ def _base_of(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 def _verified(root: Path, file: str, digest: str) -> bytes:
     path = root / file
-    if not _is_inside(path, root):
+    if not is_inside(path, root):
         raise CorruptCheckpoint(f"checkpoint {file!r} lies outside the checkpoint folder {root}")
     try:
         content = path.read_bytes()

@@ -119,7 +119,7 @@ def set_tensors(model: torch.nn.Module, saved: Mapping[str, torch.Tensor], devic
             mine = own.get(name)
             if mine is not None and _form(mine) == _form(value):
                 # What is frozen may lie in one memory with that of the mates of a group: a write would end that.
-                if mine.requires_grad or not same_bits(mine, value.to(mine.device)):
+                if mine.requires_grad or not same_bits(mine.contiguous(), value.to(mine.device).contiguous()):
                     mine.copy_(value)
             else:
                 _replace(model, name, value.to(device, copy=True))

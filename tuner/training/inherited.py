@@ -4,46 +4,47 @@ Nothing is loaded that is not named, and nothing that is named is left out: ever
 fresh, and each that is carried is there with its shape, or it is an error.
 """
 
-import difflib
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tuner.adapters.low_rank import adapter_tensors
+from tuner.adapters.low_rank import SCALE, adapter_tensors
 from tuner.design.stages import START_FROM
-from tuner.errors import CorruptCheckpoint, WorkloadError
+from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
-from tuner.training.checkpoints import DigestingFile, sync_folder, weights_as_file, weights_in, write_durably
+from tuner.training.carrying import Weights, carry, missing, no_match, parts_of, renamed, tied_names
+from tuner.training.checkpoints import DigestingFile, is_inside, sync_folder, weights_as_file, weights_in, write_durably
+from tuner.training.extra_state import SUFFIX, as_bytes, dense, is_plain
 from tuner.training.randomness import callers_generators_restored
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
 MAPPED = "start.safetensors"  # a file of the carried weights, in the folder of a trial
 _NESTED = ("state_dict", "model_state_dict", "model")  # where downloaded checkpoints have their weights
 _PARAMETRIZED = (".parametrizations.", ".original")  # what torch's parametrizations put into a name
-_NEAREST = 3  # names that an error proposes
+_ADAPTER = "lora_"  # in the names of what an adapter trains
 _MOST_NAMES = 4  # that are listed
 _MOST_SHAPES = 8  # of an untrained stage's models that are built
-
-Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
     """What became of the names of a model and of an earlier stage: carried, fresh, and left behind.
 
-    fresh: None where the model is not known, because a loop takes the weights by their names.
+    fresh: None where the model is not known, because a loop takes the weights by their names. converted: those of the
+    carried whose numbers have another precision here.
     """
 
     carried: tuple[str, ...]
     fresh: tuple[str, ...] | None
     left: tuple[str, ...]
+    converted: tuple[str, ...] = ()
 
 
 class StartWeights:
@@ -71,13 +72,14 @@ class StartWeights:
         if self.handed is None:
             return told
         parts = (("carried", self.handed.carried), ("fresh", self.handed.fresh), ("left behind", self.handed.left))
-        return f"{told}; " + "; ".join(f"{what}: {_listed(names)}" for what, names in parts if names is not None)
+        told += "; " + "; ".join(f"{what}: {_listed(names)}" for what, names in parts if names is not None)
+        return told + (f"; in another precision: {_listed(self.handed.converted)}" if self.handed.converted else "")
 
     def weights(self, candidate: int = 1) -> Weights:
         """The weights of a candidate, counted from 1, on the CPU; of one that is no candidate, of the best."""
         place = candidate - 1 if 1 <= candidate <= len(self.start.candidates) else 0
         if place not in self._read:
-            self._read[place] = weights_in(self._content(place))
+            self._read[place] = dict(sorted(weights_in(self._content(place)).items()))  # files have no order
         return self._read[place]
 
     def checked(self) -> "StartWeights":
@@ -99,9 +101,10 @@ class StartWeights:
         """
         weights = self.weights(int(point.get(START_FROM, 1)))
         named = {self._name_here(plain_name(name)): tensor for name, tensor in weights.items()}
-        found = {name: tensor for name, tensor in named.items() if self._is_carried(name)}
+        chosen = self._chosen(named, "no tensor of the weights")
+        found = {name: tensor for name, tensor in named.items() if name in chosen}
         if not found:
-            raise _no_match(self.start.parameters, sorted(named), "no tensor of the weights")
+            raise no_match(self.start.parameters, named, "no tensor of the weights")
         left = tuple(name for name in named if name not in found)
         self.handed = HandOver(tuple(found), None, left)
         return found
@@ -117,32 +120,56 @@ class StartWeights:
         chosen = int(point.get(START_FROM, 1))
         weights, words = self.weights(chosen), self.start.candidates[max(0, chosen - 1)].words
         state = model.state_dict()
+        names = {name: plain_name(name) for name in state}
+        there = {plain_name(name): name for name in weights}
+        carried = self._carried(names)
         adapters, scales = adapter_tensors(model)
-        names = {name: plain_name(name) for name in state if isinstance(state[name], torch.Tensor)}
-        carried = {name: self._name_there(plain) for name, plain in names.items() if self._is_carried(plain)}
         for name in [*carried]:  # an adapter is carried where there was one; its scale is that of the point here
-            if name in scales or (name in adapters and carried[name] not in weights):
+            if name in scales or (name in adapters and carried[name] not in there):
                 del carried[name]
         if not carried:
-            raise _no_match(self.start.parameters, sorted(set(names.values())))
-        there = {plain_name(name): tensor for name, tensor in weights.items()}
+            raise no_match(self.start.parameters, set(names.values()))
+        ties = tied_names(state)
+        by_tie = _by_tie(carried, ties, there)
         for name, source in carried.items():
-            _check(name, state[name], source, there, words)
-        with torch.no_grad():
-            for name, source in carried.items():
-                state[name].copy_(there[source])
-        fresh = tuple(name for name in names if name not in carried)
-        left = tuple(name for name in there if name not in set(carried.values()))
-        self.handed = HandOver(tuple(carried), fresh, left)
+            if source not in there and name not in by_tie:
+                raise missing(name if source == names[name] else f"{name} (there {source})", source, there, words)
+            if source in there:
+                _refuse_parametrized(name, there[source], names[name], words)
+        taken = {name: there[source] for name, source in carried.items() if source in there}
+        _refuse_lost_adapters(taken, self._left_but_named(taken, there), words)
+        other = carry(model, state, weights, taken, words)
+        held = {ties[name] for name in carried}
+        whole = tuple(name for name in names if ties[name] in held)
+        fresh = tuple(name for name in names if ties[name] not in held)
+        left = tuple(name for name, source in there.items() if source not in set(taken.values()))
+        self.handed = HandOver(whole, fresh, left, tuple(other))
 
-    def _is_carried(self, name: str) -> bool:
-        return matches(self.start.parameters, name) and not (self.start.fresh and matches(self.start.fresh, name))
+    def _carried(self, names: Mapping[str, str]) -> dict[str, str]:
+        """By the names of a state those that are carried, each with what it is called there."""
+        plain = self._chosen(set(names.values()))
+        return {name: self._name_there(one) for name, one in names.items() if one in plain}
+
+    def _chosen(self, names: Collection[str], what: str = "no tensor of the model") -> set[str]:
+        """The names that are carried. Raises WorkloadError for a part of the pattern that means none of them."""
+        parts = parts_of(self.start.parameters, names)
+        for part, found in parts.items():
+            if not found:
+                raise no_match(part, names, what)
+        fresh = parts_of(self.start.fresh, names)
+        return set().union(*parts.values()) - set().union(*fresh.values())
+
+    def _left_but_named(self, taken: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+        """What is left behind although the patterns name it."""
+        left = {self._name_here(name): source for name, source in there.items() if source not in set(taken.values())}
+        meant = [set().union(*parts_of(one, left).values()) for one in (self.start.parameters, self.start.fresh)]
+        return [left[name] for name in sorted(meant[0] - meant[1])]
 
     def _name_there(self, name: str) -> str:
-        return _renamed(name, self.start.renamed.items())
+        return renamed(name, self.start.renamed)
 
     def _name_here(self, name: str) -> str:
-        return _renamed(name, ((there, here) for here, there in self.start.renamed.items()))
+        return renamed(name, {there: here for here, there in self.start.renamed.items()})
 
     def to_data(self) -> dict[str, Any]:
         """Plain data for another process; `inherited_from` makes it the same again. Only of files."""
@@ -153,12 +180,22 @@ class StartWeights:
         found, files = [], []
         for place, one in enumerate(self.start.candidates):
             name = f"{FOLDER}/{one.digest[:32]}.safetensors"
-            if not (root / name).exists():
-                write_durably(root / name, _writing(self._content(place)))
+            if not _is_there(root / name, one.digest):
+                if not is_inside((root / name).parent, root):
+                    raise StorageError(f"{root / FOLDER} leads out of the checkpoint folder; remove the link there")
+                write_durably(root / name, _writing(self._content(place)), secrets.token_hex(4))
                 sync_folder((root / name).parent)
             found.append(replace(one, file=name))
             files.append(root / name)
         return StartWeights(replace(self.start, candidates=tuple(found)), tuple(files))
+
+
+def _is_there(path: Path, digest: str) -> bool:
+    """Whether a copy was made before, and is whole."""
+    try:
+        return not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +251,7 @@ def file_of_weights(path: Path, content: bytes) -> bytes:
         ) from error
 
 
-def _tensors_in(state: Any) -> dict[str, torch.Tensor]:
+def _tensors_in(state: Any) -> Weights:
     """The tensors of a state dict, which may lie within the dict of a checkpoint. Raises ValueError where it has none.
 
     A checkpoint of Lightning's, for one, has the weights under "state_dict", and optimizer states beside them.
@@ -222,9 +259,31 @@ def _tensors_in(state: Any) -> dict[str, torch.Tensor]:
     if not isinstance(state, Mapping):
         raise ValueError(f"it is a {type(state).__name__}, and no dict")
     inner = next((state[name] for name in _NESTED if isinstance(state.get(name), Mapping)), state)
-    found = {name: one for name, one in inner.items() if isinstance(name, str) and isinstance(one, torch.Tensor)}
+    found = {name: _as_plain(one) for name, one in inner.items() if _is_weight(name, one)}
     if not found:
         raise ValueError(f"it has no tensors; its keys are {', '.join(map(str, [*state][:_MOST_NAMES])) or 'none'}")
+    return _apart(found)
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return isinstance(name, str) and (isinstance(value, torch.Tensor) or name.endswith(SUFFIX))
+
+
+def _as_plain(value: object) -> torch.Tensor:
+    """A value of a state dict as checkpoints hold it."""
+    if not isinstance(value, torch.Tensor):
+        return as_bytes(value)
+    return dense(value) if is_plain(value) else as_bytes(value.detach())
+
+
+def _apart(weights: Weights) -> Weights:
+    """The same, where those that are tied, or lie in one memory, have a memory each."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in weights.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
     return found
 
 
@@ -233,11 +292,6 @@ def inherited_from(data: Mapping[str, Any]) -> StartWeights:
     start = dict(data["start"])
     candidates = tuple(Selected(**one) for one in start.pop("candidates"))
     return StartWeights(StageStart(candidates, **start), tuple(Path(file) for file in data["files"]))
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a name of a state dict is one of a pattern's, which may be several with | between."""
-    return any(fnmatchcase(name, part.strip()) for part in pattern.split("|"))
 
 
 def plain_name(name: str) -> str:
@@ -266,39 +320,37 @@ def _content(path: Path, digest: str) -> bytes:
     return content
 
 
-def _check(name: str, here: torch.Tensor, source: str, there: Weights, words: str) -> None:
-    """Raise WorkloadError where a carried tensor is missing there, or has another shape."""
-    called = name if source == plain_name(name) else f"{name} (there {source})"
-    if source not in there:
-        near = difflib.get_close_matches(source, list(there), n=_NEAREST, cutoff=0.5)
-        has = f"; the nearest there: {', '.join(near)}" if near else ""
+def _by_tie(carried: Mapping[str, str], ties: Mapping[str, str], there: Collection[str]) -> set[str]:
+    """Names that are missing there, and are one tensor with another that is not."""
+    found = {ties[name] for name, source in carried.items() if source in there}
+    return {name for name, source in carried.items() if source not in there and ties[name] in found}
+
+
+def _refuse_parametrized(name: str, source: str, plain: str, words: str) -> None:
+    """Raise WorkloadError where a weight would become what a parametrization there only computes it from."""
+    if source != plain_name(source) and name == plain:
         raise WorkloadError(
-            f"{called} is to be carried from {words}, which has no such tensor{has}. Name what is carried by "
-            'parameters="encoder.*", what is not by fresh="head.*", and what has another name there by '
-            'renamed={"here": "there"}'
-        )
-    if there[source].shape != here.shape:
-        raise WorkloadError(
-            f"{called} is to be carried from {words} and has the shape {tuple(here.shape)} here, "
-            f"{tuple(there[source].shape)} there: build the same module, or leave it out by fresh={name!r}"
+            f"{name} is to be carried from {words}, where a parametrization computes it from {source}: register the "
+            "same one in model(point), or end that stage without it (torch.nn.utils.parametrize."
+            f"remove_parametrizations), or leave it out by fresh={name!r}"
         )
 
 
-def _renamed(name: str, beginnings: Iterable[tuple[str, str]]) -> str:
-    """A name whose beginning is another one; "" is the beginning of every name."""
-    for was, becomes in beginnings:
-        if not was:
-            return f"{becomes}.{name}".removeprefix(".")
-        if name == was or name.startswith(f"{was}."):
-            return f"{becomes}{name[len(was) :]}".removeprefix(".")
-    return name
-
-
-def _no_match(pattern: str, names: list[str], what: str = "no tensor of the model") -> WorkloadError:
-    near = difflib.get_close_matches(pattern, names, n=_NEAREST, cutoff=0.3) or names[:_NEAREST]
-    return WorkloadError(
-        f"start_from carries {pattern!r}, and {what} has such a name; the nearest are {', '.join(near)}"
-    )
+def _refuse_lost_adapters(taken: Mapping[str, str], left: Sequence[str], words: str) -> None:
+    """Raise WorkloadError where a weight is carried without the adapters that were trained for it."""
+    owners = {source.rpartition(".")[0] for source in taken.values()}
+    lost = [
+        name
+        for name in left
+        if name.rpartition(".")[0] in owners and _ADAPTER in name.rpartition(".")[2] and not name.endswith(SCALE)
+    ]
+    if lost:
+        raise WorkloadError(
+            f"{words} was trained with adapters, and {lost[0]} has no place in the model: its weight alone is that of "
+            "before. Add with_lora(...) of the same rank in model(point); or start from merged weights, which tuner "
+            "best NAME --export FILE --as merged writes, by weights_from(FILE); or leave the adapters behind by "
+            'fresh="*lora_*"'
+        )
 
 
 def _writing(content: bytes) -> Callable[[DigestingFile], object]:

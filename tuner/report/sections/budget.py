@@ -153,8 +153,10 @@ def _rate_row(row: Mapping[Any, Any], outcome: SweepOutcome) -> tuple[str, ...]:
 
 
 def rounds_table(material: Material) -> Table:
-    """One row for each round. The share is that of the longest round: the production length, once trained (A29); a control is compared with the
-    round before it and has none. Of a stage also the steps that its trials inherit, and all together (C5).
+    """One row for each round. The share is that of the longest round: the production length, once trained (A29).
+
+    A control is compared with the round before it, and has no share. Of a stage also the steps that its trials
+    inherit, and all together (C5).
     """
     longest = max((study.study.budget.max_train_steps for study in material.main_rounds), default=1)
     epochs = any(study.study.steps_per_epoch for study in material.rounds)
