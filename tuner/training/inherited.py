@@ -307,7 +307,11 @@ def _content(path: Path, digest: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CorruptCheckpoint(f"the weights that a stage starts from, {path}, cannot be read: {error}") from error
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise CorruptCheckpoint(
+            f"the weights that a stage starts from, {path}, {why}; put the file back, from a copy of the checkpoint "
+            "folder say, or give the campaign another name to start from what the earlier stage selects today"
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
         raise CorruptCheckpoint(
