@@ -240,3 +240,24 @@ def test_a_trunk_leaves_out_what_is_frozen_in_it_and_in_its_best_weights(trials,
     assert held["best_weights"]
     for weights in held["best_weights"].values():
         assert torch.equal(weights["4.weight"], held["model"]["4.weight"])
+
+
+class WritesAnArray(RandomFeatures):
+    """The frozen part is moved through an array of NumPy's that shows it, which torch does not see."""
+
+    def model(self, point):
+        model = super().model(point)
+        model.array = model[0].weight.detach().numpy()
+        return model
+
+    def loss(self, model, batch, point):
+        model.array *= 0.99
+        return super().loss(model, batch, point)
+
+
+def test_what_is_written_through_numpy_is_saved_as_it_was_at_each_step(trials, tmp_path):
+    whole = trained_alone(setting(tmp_path / "whole", WritesAnArray), trials[:1])
+    folder = tmp_path / "parted"
+    stopped = setting(folder, WritesAnArray, commit_seconds=0.0, stop=StopAt(12))
+    recorder = trained_alone(setting(folder, WritesAnArray), trials[:1], trained_alone(stopped, trials[:1]))
+    assert everything(recorder, folder, trials[:1]) == everything(whole, tmp_path / "whole", trials[:1])

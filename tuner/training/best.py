@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from tuner.design.objective import Objective
-from tuner.training.copy_on_write import kept_as_it_is
+from tuner.training.copy_on_write import kept_as_it_is, shown_elsewhere
 from tuner.training.extra_state import frozen_in, state_dict_of
 
 Copy = Callable[[dict[str, torch.Tensor] | None], dict[str, torch.Tensor]]
@@ -57,7 +57,9 @@ def snapshot(model: torch.nn.Module, into: dict[str, torch.Tensor] | None = None
     What is frozen takes no memory again until something is written into it.
     """
     state = state_dict_of(model)
-    fixed = {name: kept_as_it_is(state[name]) for name in frozen_in(model) if name in state}
+    frozen = frozen_in(model)
+    apart = shown_elsewhere([*(state[name] for name in frozen if name in state), *frozen.values()])
+    fixed = {name: kept_as_it_is(state[name]) for name in frozen if name in state and id(state[name]) not in apart}
     own = {name: tensor for name, tensor in state.items() if name not in fixed}
     room = None if into is None else {name: into[name] for name in into if name not in fixed}
     return copied(own, room) | fixed

@@ -6,7 +6,8 @@ compiled kernel) could write unseen, and gets a copy as well: the bits are right
 read in ways that torch knows to be reading.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import torch
@@ -42,6 +43,19 @@ def shown_whole(tensor: torch.Tensor) -> torch.Tensor | None:
     with suppress(RuntimeError):
         return shown(tensor)
     return None
+
+
+def shown_elsewhere(known: Iterable[torch.Tensor]) -> set[int]:
+    """The ids of those whose memory something shows that is not known: an array of NumPy's may write into it unseen.
+
+    known: tensors that alias parameters, each of which is one user more.
+    """
+    strided = [tensor for tensor in known if tensor.layout is torch.strided]
+    places = [tensor.untyped_storage()._cdata for tensor in strided]
+    counts = Counter(places)
+    # One more is torch's own object of the storage.
+    use_count: Callable[[int], int] = torch._C._storage_Use_Count
+    return {id(one) for one, at in zip(strided, places, strict=True) if use_count(at) > counts[at] + 2}
 
 
 def kept_as_it_is(tensor: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ import torch
 
 from tuner.records import FROZEN_FOLDER, BaseFile, Checkpoint
 from tuner.training.checkpoints import CheckpointFolder, weights_as_file, weights_in
-from tuner.training.copy_on_write import address, pieces, same_bits, shown_whole
+from tuner.training.copy_on_write import address, pieces, same_bits, shown_elsewhere, shown_whole
 from tuner.training.extra_state import is_plain
 from tuner.training.left_out import PartedWeights, base_named_by, with_base, with_marks
 
@@ -68,7 +68,8 @@ class FrozenParts:
         if left_out_bytes(begun):
             fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
             self.digests = {name: digest_of(tensor) for name, tensor in fitting.items()}
-            shown = {name: shown_whole(tensor) for name, tensor in fitting.items()}
+            apart = shown_elsewhere(begun.values())
+            shown = {name: shown_whole(tensor) for name, tensor in fitting.items() if id(tensor) not in apart}
             self._begun = {name: one for name, one in shown.items() if one is not None}
 
     def left_out(self, state: dict[str, Any], live: Tensors, known: Known | None = None) -> dict[str, Any]:
