@@ -267,6 +267,23 @@ def test_a_copy_that_was_lost_is_made_again_while_its_source_is_there(tuner, tmp
         assert tuner("verify", "few").code == 0
 
 
+def test_what_a_killed_copy_left_is_swept_and_the_folder_may_be_no_link(tuner, tmp_path):
+    write(tmp_path)
+    tuner("launch", "stages.py:pre")
+    starts, outside = tmp_path / "runs/checkpoints/starts", tmp_path / "outside"
+    outside.mkdir()
+    starts.symlink_to(outside)
+    refused = tuner("launch", "stages.py:few")
+    assert (refused.code, "leads out of the checkpoint folder" in " ".join(refused.err.split())) == (2, True)
+    assert not [*outside.iterdir()]
+    starts.unlink()
+    assert tuner("launch", "stages.py:few").code == 0
+    copy = tmp_path / "runs/checkpoints" / start_of(tmp_path).candidates[0].file
+    (starts / f".{copy.name}.123abc.tmp").write_bytes(b"half")
+    assert tuner("launch", "stages.py:few").code == 0
+    assert [one.name for one in starts.iterdir()] == [copy.name]
+
+
 def test_a_file_of_weights_that_changed_is_told_and_another_digest_is_refused(tuner, tmp_path, caplog):
     torch.save({"encoder.0.weight": torch.ones(4, 6), "encoder.0.bias": torch.zeros(4)}, tmp_path / "bert.pt")
     write(tmp_path, 'weights_from("bert.pt", "encoder.0.*")')
