@@ -59,6 +59,14 @@ def test_what_the_rounds_answered_stands_between(winner):
     assert "  Is the winner still better than its rival? confirmed. Better by 0.1." in lines
 
 
+def test_what_a_control_shows_is_an_answer_and_a_doubt_of_several_rounds_is_told_once(winner):
+    control = Finding("control", "round-2", "no_gain", "weak", "No clear gain.", pd.DataFrame(), {}, "Adopt.")
+    doubt = Finding("boundary", "dropout", "inconclusive", "none", "Open.", pd.DataFrame(), {}, "More trials.")
+    lines = list(bottom_line(winner, [doubt, control, doubt], ended=True))
+    assert "  Does starting from the earlier stage help (round-2)? no_gain. No clear gain." in lines
+    assert lines[-1] == "  not known: dropout"
+
+
 def test_the_last_lines_leave_nothing_out_that_the_page_asks_for():
     """Train 30 steps instead of 60: the result must not tell of 60 steps alone."""
     shorter = Finding("best_steps", "round-2", "too_long", "strong", "", pd.DataFrame(), {}, "Train 30 steps.", True)

@@ -106,19 +106,19 @@ def started_from(ledger: Ledger, campaign: str) -> list[str]:
 
 
 def chain_frame(stages: Sequence[RecordedStage]) -> pd.DataFrame:
-    """A row for each stage: what it starts from, the steps that it trained, and those behind its start; then a sum."""
+    """A row for each stage, in steps: those of all its trials; of one of its last round, own, inherited and in all."""
     rows = [
         {
             "stage": one.campaign,
             "starts from": one.starts_from or "-",
-            "steps trained": f"{one.trained_steps:,}",
-            "steps of a trial": "-" if one.max_train_steps is None else f"{one.max_train_steps:,}",
+            "trained": f"{one.trained_steps:,}",
+            "own": "-" if one.max_train_steps is None else f"{one.max_train_steps:,}",
             "inherited": f"{one.inherited_steps:,}",
-            "own and inherited": "-" if one.max_train_steps is None else f"{one.steps_in_all:,}",
+            "in all": "-" if one.max_train_steps is None else f"{one.steps_in_all:,}",
         }
         for one in stages
     ]
     if len(stages) > 1:
         trained = sum(one.trained_steps for one in stages)
-        rows.append(dict.fromkeys(rows[0], "") | {"stage": "all", "steps trained": f"{trained:,}"})
+        rows.append(dict.fromkeys(rows[0], "") | {"stage": "all", "trained": f"{trained:,}"})
     return pd.DataFrame(rows)

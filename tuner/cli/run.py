@@ -157,7 +157,7 @@ def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> 
     yield from (f"  to do, {finding.heading} {finding.action}" for finding in left)
     doubts = [finding for finding in findings if finding.strength == "none" and not finding.needs_action]
     if doubts:
-        yield f"  not known: {', '.join(finding.about for finding in doubts)}"
+        yield f"  not known: {', '.join(dict.fromkeys(finding.about for finding in doubts))}"
         yield from (f"    {finding.heading} {finding.action}" for finding in doubts if _is_worth_a_line(finding))
     elif not act:
         yield "  every question that was asked has an answer, and nothing is left to do"
@@ -180,7 +180,8 @@ def _is_taken(finding: Finding, winner: Winner) -> bool:
 
 
 def _answers_the_round(finding: Finding) -> bool:
-    return finding.question == "isolation" or (finding.question == "transfer" and finding.subject == "winner")
+    of_winner = finding.question == "transfer" and finding.subject == "winner"
+    return of_winner or finding.question in ("isolation", "control")
 
 
 def _is_worth_a_line(finding: Finding) -> bool:

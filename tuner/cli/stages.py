@@ -23,7 +23,7 @@ def print_chain(storage: str | None, names: Sequence[str]) -> None:
     """What the stages have trained so far."""
     with opened(storage, create=False) as ledger:
         stages = [recorded_stage(ledger, name) for name in names]
-    emit_frame(chain_frame(stages), Format.table, "the stages", spare=("starts from",))
+    emit_frame(chain_frame(stages), Format.table, "the stages, in steps", spare=("starts from",))
 
 
 @dataclass(frozen=True, slots=True)

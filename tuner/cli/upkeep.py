@@ -42,7 +42,7 @@ def status(options: StatusOptions) -> None:
     in_table = options.form is Format.table and len(frame) > 0
     emit_frame(in_words(frame) if in_table else frame, options.form, spare=("goal", "trials"))
     if options.form is Format.table and len(stages) > 1:
-        emit_frame(chain_frame(chain), options.form, "the stages", spare=("starts from",))
+        emit_frame(chain_frame(chain), options.form, "the stages, in steps", spare=("starts from",))
     for one in chain:
         if one.start is not None:
             say(one.sentence)

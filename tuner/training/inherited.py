@@ -228,11 +228,12 @@ def check_foreseen(start: StageStart, earlier: Iterator[Built], later: Iterator[
         here = next(later, None)
         if here is None:
             return
+        point = {name: value for name, value in here.point.items() if name != START_FROM}  # all candidates are alike
         for source in islice(earlier, _MOST_SHAPES + 1):
             foreseen = StartWeights(start)
             foreseen._read[0] = state_dict_of(source.model)  # as if a file of them was read
             try:
-                foreseen.into(here.model, here.point)
+                foreseen.into(here.model, point)
             except WorkloadError as error:
                 wrong.append(error)
             else:
@@ -317,7 +318,11 @@ def _content(path: Path, digest: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CorruptCheckpoint(f"the weights that a stage starts from, {path}, cannot be read: {error}") from error
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise CorruptCheckpoint(
+            f"the weights that a stage starts from, {path}, {why}; put the file back, from a copy of the checkpoint "
+            "folder say, or give the campaign another name to start from what the earlier stage selects today"
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
         raise CorruptCheckpoint(

@@ -49,7 +49,7 @@ QUESTION = Question(
 )
 _WORDS = {
     "helps": "Starting from the earlier stage helps",
-    "no_gain": "Starting from the earlier stage shows no gain",
+    "no_gain": "Starting from the earlier stage shows no clear gain",
     "costs": "Starting from the earlier stage costs",
     "inconclusive": "Whether starting from the earlier stage helps is open",
 }
@@ -171,7 +171,10 @@ def _by_trials(staged: ComparedRound, scratch: ComparedRound) -> Answer:
     if staged.is_search and least >= MINIMUM_EACH:
         chance = best_chances([staged.values(), scratch.values()])[0]
         verdict = "helps" if chance >= LEADS else "costs" if chance <= 1.0 - LEADS else "no_gain"
-        return Answer(verdict, f"It is best in {chance:.1%} of draws of equally many trials. {bests}.", efforts)
+        told = f"The start from the weights is best in {chance:.1%} of draws of equally many trials"
+        if verdict == "no_gain":
+            told = f"{told}, and {LEADS:.2%} would be a gain, {1.0 - LEADS:.2%} a loss"
+        return Answer(verdict, f"{told}. {bests}.", efforts)
     spread = replicate_spread(staged.frames) or replicate_spread(scratch.frames)
     if spread is None or staged.best is None or scratch.best is None:
         return Answer("inconclusive", f"How much results vary between seeds is not known. {bests}.", efforts)
@@ -179,7 +182,8 @@ def _by_trials(staged: ComparedRound, scratch: ComparedRound) -> Answer:
     noise = Noise(spread.sd, spread.freedom)
     found = contrast([staged.best.value], [scratch.best.value], noise, direction)
     verdict = {"confirmed": "helps", "rejected": "costs"}.get(found.verdict, "no_gain")
-    told = f"It is {better_or_worse(found.difference)}; seeds alone give a standard deviation of {spread.sd:.2g}"
+    gain = better_or_worse(found.difference)
+    told = f"The start from the weights is {gain}; seeds alone give a standard deviation of {spread.sd:.2g}"
     return Answer(verdict, f"{told}. {bests}.", efforts)
 
 

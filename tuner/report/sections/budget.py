@@ -155,7 +155,8 @@ def _rate_row(row: Mapping[Any, Any], outcome: SweepOutcome) -> tuple[str, ...]:
 def rounds_table(material: Material) -> Table:
     """One row for each round. The share is that of the longest round: the production length, once trained (A29).
 
-    Of a stage also the steps that its trials inherit, and all together (C5).
+    A control is compared with the round before it, and has no share. Of a stage also the steps that its trials
+    inherit, and all together (C5).
     """
     longest = max((study.study.budget.max_train_steps for study in material.main_rounds), default=1)
     epochs = any(study.study.steps_per_epoch for study in material.rounds)
@@ -172,7 +173,7 @@ def rounds_table(material: Material) -> Table:
             f"{study.study.budget.max_train_steps:,}",
             *[study.study.in_epochs(study.study.budget.max_train_steps)] * epochs,
             *[f"{efforts[study.anchor].inherited:,}", f"{efforts[study.anchor].total:,}"] * staged,
-            f"{study.study.budget.max_train_steps / longest:.0%}",
+            NOTHING if study.study.start else f"{study.study.budget.max_train_steps / longest:.0%}",
             f"{len(study.frames.trials):,}",
             _origin(material, study).sentence,
         )

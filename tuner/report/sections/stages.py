@@ -56,17 +56,17 @@ def stages(material: Material) -> list[Part]:
 def _lead(stage: RecordedStage) -> str:
     if stage.start is None:
         return "Other campaigns start from the weights that this one selected."
-    own = "" if stage.max_train_steps is None else f", and {stage.max_train_steps:,} own ones in its last round"
+    own = "" if stage.max_train_steps is None else f"; a trial of its last round trains {stage.max_train_steps:,} more"
     fresh = f", without {stage.start.fresh}" if stage.start.fresh else ""
     return (
-        f"Its trials started from other weights, with {stage.inherited_steps:,} inherited steps{own}. Carried: "
+        f"This stage started from weights with {stage.inherited_steps:,} inherited steps{own}. Carried: "
         f"{stage.start.parameters}{fresh}; all else is as model() makes it. Optimizer and schedule began again (C7)."
     )
 
 
 def _start(one: Selected) -> str:
     why = "it was adopted" if one.adopted else "a file" if one.path else "the best by its own metric"
-    return f"{one.words}, {one.steps:,} steps; {why}; sha256 {one.digest[:12]}"
+    return f"{one.words}, {one.steps:,} steps in all; {why}; sha256 {one.digest[:12]}"
 
 
 def _row(ledger: Ledger, one: RecordedStage, here: str) -> StageRow:
