@@ -1,9 +1,12 @@
 """The hand-over between stages: which weights, carried where, copied, checked, and the same for a whole campaign."""
 
 import hashlib
+import json
 import re
 import shutil
 import signal
+import sqlite3
+from contextlib import closing
 
 import pytest
 import safetensors.torch
@@ -349,6 +352,36 @@ def test_an_adopted_trial_without_its_weights_hands_over_those_of_its_contest(tu
     chosen = start_of(tmp_path).candidates[0]
     assert (chosen.adopted, chosen.study) == (True, f"adopt-round-1-{second[0]}-over-round-1-{last[0]}")
     assert chosen.trial % 2 == 0, "of the candidate, not of the baseline"
+
+
+def test_the_steps_behind_a_third_stage_are_those_of_the_candidate_that_its_trial_started_from(tuner, tmp_path):
+    second = {  # a model that starts from the best candidate is told to be worse
+        "search(8)": "search(8, trials=4)",
+        'return nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), "head"': (
+            'net = nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), "head"'
+        ),
+        '"head": nn.Linear(4, 2)})': (
+            '"head": nn.Linear(4, 2)})\n        net.worse = 100 * (point.get("start_from") == 1)\n        return net'
+        ),
+        'batch[1], reduction="none")}': 'batch[1], reduction="none") + model.worse}',
+    }
+    write(tmp_path, 'best_of(pretraining, "encoder.*", candidates=2)', **second)
+    with (tmp_path / "stages.py").open("a") as file:
+        file.write(
+            'third = Campaign(Few(), name="third", evaluations=4, start_from=best_of("few"), rounds=[search(4)])'
+        )
+    tuner("launch", "stages.py:pre")
+    assert tuner("launch", "stages.py:few").code == 0
+    with closing(sqlite3.connect(tmp_path / "runs/tuner.sqlite")) as records, records:
+        known = records.execute("SELECT id, data FROM conclusion WHERE kind = 'start'").fetchall()
+        for row, text in known:
+            told = json.loads(text)
+            for steps, one in zip((1000, 2000), told["candidates"], strict=True):
+                one["steps"] = steps
+            records.execute("UPDATE conclusion SET data = ? WHERE id = ?", (json.dumps(told), row))
+    assert tuner("launch", "stages.py:third").code == 0
+    chosen = start_of(tmp_path, "third").candidates[0]
+    assert chosen.steps == chosen.step + 2000
 
 
 BY_HAND = """
