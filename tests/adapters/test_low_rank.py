@@ -235,3 +235,18 @@ def test_weights_under_autocast_stay_what_they_are():
     disturbed(with_lora(model, "*", rank=2))
     with torch.autocast("cpu", torch.bfloat16):
         assert model(given).dtype == torch.bfloat16
+
+
+def test_a_module_that_calls_itself_has_one_change():
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.core = nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x, times=3):
+            return self(x @ self.core, times - 1) if times else x
+
+    model = with_lora(Again(), "core", rank=1)
+    nn.init.normal_(model.core_lora_B)
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(model(x), merged(model)(x))

@@ -155,3 +155,19 @@ def test_what_peft_cannot_hold_is_refused(make, says):
 def test_weights_without_adapters_have_none():
     with pytest.raises(StorageError, match="no adapters"):
         adapters_in({"a.weight": torch.ones(2, 2), "a.lora_A": torch.ones(2, 2)})
+
+
+def test_an_encoder_layer_of_torchs_needs_its_other_way_for_peft_which_is_said(tmp_path, caplog):
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)).eval()
+    model = disturbed(with_lora(copy.deepcopy(base), "*.linear?", rank=2)).eval()
+    peft = loaded_by_peft(base, write_peft(model.state_dict(), tmp_path / "adapter").path)
+    assert "0 has the names of an nn.TransformerEncoderLayer" in caplog.text
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad():
+        assert not torch.allclose(peft(x), model(x), atol=1e-3), "peft or torch have learned it: take the warning out"
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            torch.testing.assert_close(peft(x), model(x), rtol=1e-5, atol=1e-5)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)

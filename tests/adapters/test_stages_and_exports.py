@@ -106,8 +106,15 @@ def test_an_adapter_is_carried_and_its_scale_is_that_of_the_point():
     assert torch.equal(fresh[0].lora_A, earlier[0].lora_A)
 
 
-def test_a_rank_that_a_layer_cannot_have_is_found_before_anything_is_trained(tuner, tmp_path):
-    declared = "alpha=log_uniform(1, 64), rank=choice(1, 2, 3), lora_dropout=0.0"
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ("alpha=log_uniform(1, 64), rank=choice(1, 2, 3)", "rank 3 is above 2, the smaller dimension of 2 (Linear)"),
+        ("alpha=choice(1, 2, 0), rank=1", "alpha of with_lora is above 0, got 0.0"),
+    ],
+)
+def test_numbers_that_a_layer_cannot_have_are_found_before_anything_is_trained(declared, says, tuner, tmp_path):
+    declared = f"{declared}, lora_dropout=0.0"
     write_study(tmp_path, trials=12, replace=[
         ('return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(point["dropout"]), nn.Linear(16, 2))',
          f"model = {WITH_LORA}"),
@@ -115,7 +122,7 @@ def test_a_rank_that_a_layer_cannot_have_is_found_before_anything_is_trained(tun
     ])  # fmt: skip
     run = tuner("launch", "tiny.py", "--round", 1)
     assert run.code != 0
-    assert "rank 3 is above 2, the smaller dimension of 2 (Linear)" in run.err
+    assert says in run.err
     assert not (tmp_path / "runs" / "tuner.sqlite").exists() or "complete" not in tuner("status", "tiny").out
 
 

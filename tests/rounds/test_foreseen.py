@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tuner import Campaign, Round, SearchSpace, best_of, choice, log_uniform, minimize, weights_from
+from tuner import Campaign, Round, SearchSpace, best_of, choice, log_uniform, minimize, weights_from, with_lora
 from tuner.design.stages import staged
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError, StorageError, WorkloadError
@@ -66,6 +66,18 @@ def test_other_shapes_are_found_unless_the_earlier_stage_searches_one_that_fits(
     with pytest.raises(WorkloadError, match=r"has the shape \(5, 6\) here, \([48], 6\) there"):
         check_chain(stages(lambda pre: best_of(pre, "encoder.*"), width=5), storage)
     check_chain(stages(lambda pre: best_of(pre, "encoder.*"), width=8), storage)
+
+
+class Adapted(Head):
+    def model(self, point):
+        return with_lora(super().model(point), "*", rank=point["rank"])
+
+
+def test_a_rank_that_a_layer_of_the_later_stage_cannot_have_is_found_too(tmp_path):
+    storage = str(tmp_path / "none.sqlite")
+    check_chain(stages(lambda pre: best_of(pre, "encoder.*"), Adapted, width=4, rank=choice(1, 2)), storage)
+    with pytest.raises(WorkloadError, match="rank 3 is above 2"):
+        check_chain(stages(lambda pre: best_of(pre, "encoder.*"), Adapted, width=4, rank=choice(2, 3)), storage)
 
 
 def test_any_of_several_candidates_is_foreseen_by_the_one_model_of_the_earlier_stage(tmp_path):

@@ -180,6 +180,21 @@ def test_several_candidates_are_a_scientific_choice_with_weights_of_their_own(tu
         assert torch.equal(state["encoder.0.weight"], files[number - 1]["encoder.0.weight"])
 
 
+def test_a_candidate_of_another_shape_is_found_before_any_trial_is_trained(tuner, tmp_path):
+    wide = {
+        'nn.Linear(6, 4), nn.BatchNorm1d(4)), "decoder": nn.Linear(4, 6)': (
+            'nn.Linear(6, w := point["width"]), nn.BatchNorm1d(w)), "decoder": nn.Linear(w, 6)'
+        ),
+        "search(16)": "Round('?', 4, SearchSpace(learning_rate=1e-2, width=choice(4, 5)), max_train_steps=16)",
+    }
+    write(tmp_path, 'best_of(pretraining, "encoder.*", candidates=4)', **wide, **{"search(8)": "search(8, trials=8)"})
+    assert tuner("launch", "stages.py:pre").code == 0
+    ran = tuner("launch", "stages.py:few")
+    assert ran.code == 2
+    assert "has the shape (4, 6) here, (5, 6) there" in ran.err
+    assert "complete" not in ran.err
+
+
 def test_a_file_of_weights_is_a_start_and_may_be_overwritten_afterwards(tuner, tmp_path):
     weights = {"body.weight": torch.ones(4, 6), "body.bias": torch.zeros(4)}
     torch.save(weights, tmp_path / "bert.pt")

@@ -4,14 +4,14 @@ The weights of an earlier stage are not there yet, but the names and the shapes 
 matches nothing costs a second, and not the hours of a pretraining.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from tuner.design.campaign import Campaign
 from tuner.design.stages import Stage
 from tuner.design.workload import Workload
-from tuner.errors import StorageError
+from tuner.errors import StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.rounds.opening import storage_exists
 from tuner.rounds.plan import planned_trials, study_of_round
@@ -20,6 +20,7 @@ from tuner.storage.engine import default_url
 from tuner.storage.store import open_ledger
 from tuner.training.inherited import Built, check_foreseen
 
+logger = logging.getLogger(__name__)
 _MOST_TRIALS = 64  # that are looked through for other shapes
 _ANY_STEPS = 100  # of a study whose points alone are asked for
 
@@ -59,17 +60,24 @@ def check_hand_over(stage: Stage) -> None:
         return
     words = Selected(digest="", num_bytes=0, campaign=before.name)
     record = StageStart((words,), start.parameters, start.fresh, dict(start.renamed))
-    check_foreseen(record, _models(before.campaign), _models(stage.campaign))
+    check_foreseen(record, _models(before.campaign), _models(stage.campaign, told=WorkloadError))
 
 
-def _models(campaign: Campaign) -> Iterator[Built]:
-    """One model of each shape that the first round has; none where it cannot be told yet, and the first look will."""
+def _models(campaign: Campaign, told: type[Exception] | tuple[()] = ()) -> Iterator[Built]:
+    """One model of each shape that the first round has; none where it cannot be told yet, and the first look will.
+
+    told: errors of a model that are raised at once, as with_lora's are.
+    """
     if not isinstance(campaign.workload, Workload):
         return
     shapes: set[str] = set()
-    with suppress(Exception):  # errors of the model are the first look's to tell
+    try:
         study = study_of_round(campaign, 1, _ANY_STEPS)
         for trial in planned_trials(replace(study, num_trials=min(study.num_trials, _MOST_TRIALS))):
             if trial.shape_group not in shapes:
                 shapes.add(trial.shape_group)
                 yield Built(campaign.workload.model(trial.point), trial.point)
+    except told:
+        raise
+    except Exception as error:  # errors of the model are the first look's to tell
+        logger.debug("not foreseen: %s", error)

@@ -7,6 +7,7 @@ fresh, and each that is carried is there with its shape, or it is an error.
 import hashlib
 import io
 import secrets
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 
 from tuner.adapters.low_rank import SCALE, adapter_tensors
+from tuner.design.adapters import RANKS
+from tuner.design.names import Name
 from tuner.design.stages import START_FROM
 from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
@@ -237,7 +240,10 @@ def check_foreseen(start: StageStart, earlier: Iterator[Built], later: Iterator[
             except WorkloadError as error:
                 wrong.append(error)
             else:
-                return
+                wrong.clear()
+                break
+        if any(Name.of(name).short in RANKS for name in point):
+            deque(later, maxlen=0)  # a rank may be too large for a layer, which with_lora says
     if 1 <= len(wrong) <= _MOST_SHAPES:
         raise wrong[0]
 

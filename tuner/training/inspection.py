@@ -7,8 +7,9 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tuner.design.adapters import RANKS
+from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.names import Name
+from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
 from tuner.system import num_cores
@@ -87,12 +88,22 @@ def _warn_of_captions(setup: TrainingSetup, trials: Sequence[Trial], asked: Aske
 
 
 def _try_ranks(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:
-    """Build the model of one trial of each rank: a rank can be too large for a layer (C17). Raises WorkloadError."""
+    """Build the model of one trial of each rank, and of each candidate that it starts from. Raises WorkloadError.
+
+    A rank can be too large for a layer (C17), a candidate can have other shapes, and an alpha of 0 is refused.
+    """
     for trial in trials:
-        ranks = [value for name, value in trial.point.items() if Name.of(name).short in RANKS]
-        if ranks and ("ranks", setup.study.name, *ranks) not in asked.known:
-            asked.known.add(("ranks", setup.study.name, *ranks))
+        values = [(Name.of(name).short, value) for name, value in trial.point.items()]
+        tried = [
+            one for one in values if one[0] in (*RANKS, START_FROM) or (one[0] in ALPHAS and not _is_above_zero(one[1]))
+        ]
+        if tried and ("ranks", setup.study.name, *tried) not in asked.known:
+            asked.known.add(("ranks", setup.study.name, *tried))
             check_model(setup, trial)
+
+
+def _is_above_zero(value: object) -> bool:
+    return isinstance(value, int | float) and value > 0
 
 
 def _warn_once(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
