@@ -72,6 +72,7 @@ def test_what_fits_or_cannot_be_told_yet_passes_and_draws_no_number_of_the_calle
     torch.manual_seed(3)
     before = torch.get_rng_state()
     check_chain(stages(lambda pre: best_of(pre, "encoder.*")), str(tmp_path / "none.sqlite"))
+    check_chain(stages(lambda pre: best_of(pre, "encoder.*", candidates=3)), str(tmp_path / "none.sqlite"))
     check_chain(stages(lambda pre: best_of(pre, "encoder.*"), Broken), str(tmp_path / "none.sqlite"))
     assert torch.equal(torch.get_rng_state(), before)
 
