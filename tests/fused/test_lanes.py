@@ -23,9 +23,8 @@ class Backwards:
 def inputs_of(group):
     batch = group._batch(shared=True)
     recording, noise = group._recorded(batch)
-    parameters, buffers, numbers = group._inputs
     masks = noise.draw([0] * len(group.runs)) if noise.sites else []
-    return recording, [*parameters, *buffers, *numbers, *batch.leaves, *masks]
+    return recording, [*group._inputs, *batch.leaves, *masks]
 
 
 @pytest.mark.parametrize("workload", MUST_FUSE)

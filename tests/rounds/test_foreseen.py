@@ -68,6 +68,10 @@ def test_other_shapes_are_found_unless_the_earlier_stage_searches_one_that_fits(
     check_chain(stages(lambda pre: best_of(pre, "encoder.*"), width=8), storage)
 
 
+def test_any_of_several_candidates_is_foreseen_by_the_one_model_of_the_earlier_stage(tmp_path):
+    check_chain(stages(lambda pre: best_of(pre, "encoder.*", candidates=3)), str(tmp_path / "none.sqlite"))
+
+
 def test_what_fits_or_cannot_be_told_yet_passes_and_draws_no_number_of_the_caller(tmp_path):
     torch.manual_seed(3)
     before = torch.get_rng_state()

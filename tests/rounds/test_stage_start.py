@@ -188,6 +188,10 @@ def test_a_file_of_weights_is_a_start_and_may_be_overwritten_afterwards(tuner, t
     torch.save({"body.weight": torch.zeros(4, 6)}, tmp_path / "bert.pt")
     assert tuner("launch", "stages.py:few").code == 0
     assert start_of(tmp_path) == start
+    (tmp_path / "bert.pt").unlink()
+    for command in ("launch", "run"):
+        ran = tuner(command, "stages.py:few")
+        assert "bert.pt" not in ran.err, ran.err
 
 
 def test_a_file_that_is_not_the_declared_one_is_refused(tuner, tmp_path):
@@ -305,6 +309,29 @@ def test_the_same_storage_may_be_named_and_is_found_from_another_folder(tuner, t
     assert tuner("launch", "../stages.py:few").code == 0
     with open_ledger(str(tmp_path / "elsewhere/runs/tuner.sqlite"), create=False) as ledger:
         assert ledger.conclusion("few", StageStart, ledger.study("few", "round-1").study_id).candidates[0].storage
+
+
+def test_room_is_never_saved_at_the_candidates_of_a_later_stage(tuner, tmp_path):
+    write(tmp_path, 'best_of(pretraining, "encoder.*", candidates=3)', **{"search(8)": "search(8, trials=6)"})
+    assert tuner("launch", "stages.py:pre", "--keep-checkpoints", "1KB").code == 0
+    ran = tuner("launch", "stages.py:few")
+    assert ran.code == 0, ran.err
+    assert len(start_of(tmp_path).candidates) == 3
+
+
+def test_an_adopted_trial_without_its_weights_hands_over_those_of_its_contest(tuner, tmp_path):
+    write(tmp_path, **{"search(16)": "search(16, trials=4)"})
+    assert tuner("launch", "stages.py:pre", "--keep-checkpoints", "1KB").code == 0
+    rows = [line.split() for line in tuner("trials", "pre", "--round", "1").out.splitlines() if " complete " in line]
+    _, second, *_, last = sorted(rows, key=lambda row: float(row[2]))
+    sides = ("--candidate", f"round-1/{second[0]}", "--baseline", f"round-1/{last[0]}")
+    contest = tuner("adopt", "stages.py:pre", *sides, "--keep-checkpoints", "1KB")
+    assert ": adopt " in contest.out, contest.out
+    ran = tuner("launch", "stages.py:few")
+    assert ran.code == 0, ran.err
+    chosen = start_of(tmp_path).candidates[0]
+    assert (chosen.adopted, chosen.study) == (True, f"adopt-round-1-{second[0]}-over-round-1-{last[0]}")
+    assert chosen.trial % 2 == 0, "of the candidate, not of the baseline"
 
 
 BY_HAND = """

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tuner.analysis.headline import headline, relatives
-from tuner.analysis.questions.adoption import last_adopted
+from tuner.analysis.questions.adoption import adoption_log, is_candidate, last_adopted
 from tuner.analysis.round_frames import main_rounds, round_frames, row_of_trial
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.errors import StorageError
@@ -27,10 +27,16 @@ class SelectedRun:
         return self.row.study.name, self.record.number
 
     @property
+    def kept(self) -> list[Checkpoint]:
+        """Its best checkpoints; none of a trial that did not complete, and where a quota deleted them."""
+        best = [one for one in self.record.checkpoints if one.kind == "best" and one.value is not None]
+        return best if self.record.state is State.COMPLETE else []
+
+    @property
     def checkpoint(self) -> Checkpoint:
         """Its best checkpoint. Raises StorageError where it keeps none."""
-        kept = [one for one in self.record.checkpoints if one.kind == "best" and one.value is not None]
-        if self.record.state is not State.COMPLETE or not kept:
+        kept = self.kept
+        if not kept:
             where = f", and was trained elsewhere ({self.row.elsewhere})" if self.row.elsewhere else ""
             raise StorageError(
                 f"trial {self.record.number} of {self.row.campaign} {self.row.study.name} keeps no weights to start "
@@ -43,7 +49,8 @@ class SelectedRun:
 def selected_runs(ledger: Ledger, campaign: str, count: int = 1) -> list[SelectedRun]:
     """The configurations that a stage selects, the best first: what was adopted, then those of its last round.
 
-    A control, which starts from scratch, is selected only where it was adopted. Fewer than `count` where no more are
+    A control, which starts from scratch, is selected only where it was adopted. Of an adopted trial whose weights were
+    deleted to save room it is the best one with fresh seeds of its contest. Fewer than `count` where no more are
     complete. Raises StorageError for a stage that is not finished: a trial of it is left, or none was adopted or
     completed in a round.
     """
@@ -51,7 +58,8 @@ def selected_runs(ledger: Ledger, campaign: str, count: int = 1) -> list[Selecte
     adopted = last_adopted(ledger, campaign)
     if adopted is not None:
         row = ledger.study(campaign, adopted[0])
-        found.append(SelectedRun(row, ledger.trial(row.study_id, adopted[1]), adopted=True))
+        run = SelectedRun(row, ledger.trial(row.study_id, adopted[1]), adopted=True)
+        found.append(run if run.kept else _of_contest(ledger, campaign, adopted) or run)
     rounds = main_rounds(ledger, campaign)
     left = _left(ledger, campaign)
     if not found and (left or not rounds):
@@ -65,6 +73,20 @@ def selected_runs(ledger: Ledger, campaign: str, count: int = 1) -> list[Selecte
     if not found:
         raise StorageError(f"the stage {quoted(campaign)} has no complete trial")
     return found[:count]
+
+
+def _of_contest(ledger: Ledger, campaign: str, adopted: tuple[str, int]) -> SelectedRun | None:
+    """The best training with fresh seeds of an adopted trial that keeps weights, where a quota deleted its own."""
+    log = adoption_log(ledger, campaign)
+    won = log[(log["verdict"] == "adopt") & (log["candidate"] == f"{adopted[0]} trial {adopted[1]}")]
+    for name in reversed(won["study"].tolist()):
+        row = ledger.study(campaign, str(name))
+        runs = [SelectedRun(row, one, adopted=True) for one in ledger.trials(row.study_id) if is_candidate(one.number)]
+        kept = [run for run in runs if run.kept]
+        if kept:
+            sign = row.study.objective.sign
+            return min(kept, key=lambda run: (sign * (run.checkpoint.value or 0.0), run.record.number))
+    return None
 
 
 def _left(ledger: Ledger, campaign: str) -> int:

@@ -71,7 +71,8 @@ class Stage:
 
     of_file: the names of all campaigns of its file, in the order of training. file: the study file, None of a campaign
     that was passed as an object. rounds_before: the declared rounds but controls of the stage that it starts from; 0 of
-    one that is declared elsewhere. before: that stage, where it is one of this file.
+    one that is declared elsewhere. before: that stage, where it is one of this file. candidates: so many of its best
+    trials are what later stages of its file start from.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Stage:
     file: Path | None = None
     rounds_before: int = 0
     before: "Stage | None" = field(default=None, repr=False)
+    candidates: int = 1
 
     @property
     def called(self) -> str:
@@ -139,8 +141,8 @@ def best_of(
     state dict are carried, parameters and buffers: a name, or a pattern like "encoder.*", several of them with "|"
     between. Each one that is carried must be there with the same shape. fresh: a pattern of those among them that
     are not carried, like "head.*|*.lora_*"; it need not match any. candidates: how many of
-    the best configurations are compared, by the metric of the later stage; they become the hyperparameter
-    `start_from`, which is scientific. storage: of the earlier stage, where that is another one: a path or URL.
+    the best trials are compared, by the metric of the later stage; they become the hyperparameter `start_from`, which
+    is scientific. storage: of the earlier stage, where that is another one: a path or URL.
     renamed: the beginning of a name here, to what it is called there: {"backbone": "encoder"}.
 
     Raises DeclarationError.
@@ -295,7 +297,11 @@ def staged(found: Mapping[str, Any]) -> list[Stage]:
     for stage in done.values():  # what a stage starts from comes before it
         before = _source_among(whole, stage.campaign.start_from)
         rounds = 0 if before is None else sum(one.start is None for one in before.campaign.rounds)
-        whole[stage.name] = replace(stage, of_file=tuple(done), rounds_before=rounds, before=before)
+        wanted = [one.campaign.start_from for one in done.values() if one.campaign.start_from is not None]
+        counts = [start.candidates for start in wanted if start.campaign == stage.name and start.storage is None]
+        whole[stage.name] = replace(
+            stage, of_file=tuple(done), rounds_before=rounds, before=before, candidates=max(counts, default=1)
+        )
     return list(whole.values())
 
 

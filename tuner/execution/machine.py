@@ -27,7 +27,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """`num_bytes` for all checkpoints of a study. `winners`: so many of its best trials keep all of theirs."""
+    """`num_bytes` for all checkpoints of a study. `winners`: so many of its best trials keep all of theirs.
+
+    So does the best trial of each point that was trained with several seeds.
+    """
 
     num_bytes: int
     winners: int = 1

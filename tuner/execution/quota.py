@@ -68,13 +68,23 @@ def spare(
     """
     ended = (record for record in records if record.state.finished and record.state is not State.FAILED)
     ranked = sorted(ended, key=lambda one: _rank(study, one))
+    chosen = {record.trial_id for record in ranked[:winners]} | _best_of_seeds(ranked)
+    losers = [record for record in ranked if record.trial_id not in chosen]
     for kind in ORDER:
-        for record in reversed(ranked[winners:]):
+        for record in reversed(losers):
             for kept in record.checkpoints:
                 is_needed = kept.kind != "best" and (record.trial_id, kept.step) in needed
                 rests_on_it = kept.kind == "best" and any(trial == record.trial_id for trial, _ in needed)
                 if kept.kind == kind and not is_needed and not rests_on_it:
                     yield record.trial_id, kept
+
+
+def _best_of_seeds(ranked: Sequence[TrialRecord]) -> set[int]:
+    """The best trial of each point that was trained with several seeds: by their median another point may win."""
+    seeds: dict[str, list[int]] = {}
+    for record in ranked:
+        seeds.setdefault(repr(sorted(dict(record.point).items())), []).append(record.trial_id)
+    return {trials[0] for trials in seeds.values() if len(trials) > 1}
 
 
 def needed_states(finder: PrefixFinder, campaign: str) -> set[tuple[int, int]]:

@@ -38,13 +38,14 @@ def check_chain(stages: Sequence[Stage], storage: str | None, *, dry_run: bool =
         with open_ledger(storage or default_url(), create=False) as ledger:
             known, where = ledger.campaigns(), ledger.safe_url
     for stage in starting:
+        if stage.name in known:  # it has begun, and goes on from our own copies
+            continue
         start = stage.campaign.start_from
         if start.file is not None:
             weights_path(stage)
         elif start.storage is None and not dry_run and start.campaign not in {*known, *stage.of_file}:
             raise StorageError(unknown_source(stage, known, where))
-        if stage.name not in known:
-            check_hand_over(stage)
+        check_hand_over(stage)
 
 
 def check_hand_over(stage: Stage) -> None:

@@ -78,7 +78,7 @@ def opened_session(
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
     engine = engine_of(campaign.workload)
-    most = max(one.promote or 1 for one in campaign.rounds)
+    most = max(stage.candidates, *(one.promote or 1 for one in campaign.rounds))
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)

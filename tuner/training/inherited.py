@@ -21,7 +21,7 @@ from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.training.carrying import Weights, carry, missing, no_match, parts_of, renamed, tied_names
 from tuner.training.checkpoints import DigestingFile, is_inside, sync_folder, weights_as_file, weights_in, write_durably
-from tuner.training.extra_state import SUFFIX, as_bytes, dense, is_plain
+from tuner.training.extra_state import SUFFIX, as_bytes, dense, is_plain, state_dict_of
 from tuner.training.randomness import callers_generators_restored
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
@@ -217,11 +217,12 @@ def check_foreseen(start: StageStart, earlier: Iterator[Built], later: Iterator[
         here = next(later, None)
         if here is None:
             return
+        point = {name: value for name, value in here.point.items() if name != START_FROM}  # all candidates are alike
         for source in islice(earlier, _MOST_SHAPES + 1):
             foreseen = StartWeights(start)
-            foreseen._read[0] = source.model.state_dict()  # as if a file of them was read
+            foreseen._read[0] = state_dict_of(source.model)  # as if a file of them was read
             try:
-                foreseen.into(here.model, here.point)
+                foreseen.into(here.model, point)
             except WorkloadError as error:
                 wrong.append(error)
             else:
