@@ -53,6 +53,11 @@ def round_of(**space):
         (lambda pre: best_of(pre), WorkloadError, "head.weight is to be carried from the model of pre, which has no"),
         (lambda pre: best_of("prae"), StorageError, r"starts from 'prae'.*Did you mean best_of\(\"pre\"\)\?"),
         (lambda pre: best_of("another"), StorageError, "there are: none. Train the study file that declares it first"),
+        (
+            lambda pre: best_of("pre", storage="gone.sqlite"),
+            StorageError,
+            "in gone.sqlite, and there is no",
+        ),
         (lambda pre: weights_from("gone.pt"), DeclarationError, "later starts from .*gone.pt, and there is no such"),
     ],
 )
