@@ -31,7 +31,6 @@ STANDS_ALONE: dict[str, str] = {
     "tuner.delegated.command_sources": "`import tuner` declares a Command, and needs no search for files",
     "tuner.cli.importing": "the table of commands names it; `tuner import` starts in half the time of other commands",
     "tuner.rounds.leaks": "what the launch of a stage compares besides the study is one step of it, with its own words",
-    "tuner.sources.stage_sources": "which campaign of a file needs a definition is asked before it is digested",
     "tuner.training.adapter_export": "`tuner best` imports it by name: all else that it does needs no torch",
 }
 
