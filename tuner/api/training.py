@@ -399,7 +399,7 @@ def export_weights(
 ) -> Path:
     """Write the weights of the best configuration's selected run, at its best step, as a safetensors file.
 
-    round: its number, or the name of any study; None is the last round. ``as_``: how adapters (`with_lora`) are given:
+    round: its number, or a study by its name; None is the last round. ``as_``: how adapters of `with_lora` are written:
     "merged" adds them to the weights, under the names of the base; "peft" writes a folder in the format of peft; None
     leaves all as the model has it. checkpoints: the folder, where it is not the storage's own.
 
