@@ -107,7 +107,7 @@ class Winner:
             return []
         own, inherited = self.step, self.inherited_steps
         return [
-            f"started from {self.start.words}; {inherited:,} inherited steps and {own:,} own ones, "
+            f"started from {self.start.words}; {inherited:,} inherited steps and {own:,} of its own, "
             f"{inherited + own:,} in all"
         ]
 

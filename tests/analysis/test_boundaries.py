@@ -153,6 +153,13 @@ def test_a_choice_has_no_edge():
     assert found == {"learning_rate": "ok"}
 
 
+def test_candidates_of_an_earlier_stage_are_no_range_and_a_rank_is():
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1.0), start_from=choice(1, 2, 3), rank=choice(1, 2, 3))
+    frames = frames_for(space, lambda point: 1.0 - 0.1 * point["start_from"] - 0.1 * point["rank"])
+    assert sorted(verdicts(frames)) == ["learning_rate", "rank"]
+    assert "start_from" not in set(boundaries_frame(frames)["hyperparameter"])
+
+
 def test_the_edges_of_integers_are_their_first_and_last_level():
     space = SearchSpace(layers=integers(1, 6))
     (finding,) = boundary_findings(frames_for(space, lambda p: -0.1 * p["layers"]))

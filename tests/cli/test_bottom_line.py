@@ -27,6 +27,15 @@ def winner(tmp_path_factory):
     return load("tiny", str(folder / "runs" / "tuner.sqlite")).best()
 
 
+def test_a_plot_of_a_later_round_is_no_next_step_where_there_is_none(tmp_path, monkeypatch, capsys):
+    from support.shell import run_in
+
+    write_study(tmp_path, trials=2)
+    for command in ("launch", "conclusions"):
+        assert run_in(tmp_path, monkeypatch, command, "tiny.py") == 0
+    assert "plot transfer" not in capsys.readouterr().err
+
+
 @dataclass
 class Case:
     findings: list[Finding]

@@ -308,7 +308,7 @@ def test_best_says_where_the_weights_started(here):
     assert told["inherited_steps"] == told["starts_from"]["steps"] == pre + head
     assert (told["starts_from"]["campaign"], told["starts_from"]["step"]) == ("head:1", head)
     shown = here("best", "staged").out
-    assert f"{pre + head} inherited steps and {own} own ones, {pre + head + own} in all" in shown
+    assert f"{pre + head} inherited steps and {own} of its own, {pre + head + own} in all" in shown
     first = json.loads(here("best", "pre", "-f", "json").out)
     assert (first["starts_from"], first["inherited_steps"]) == (None, 0)
     assert "started from" not in here("best", "pre").out

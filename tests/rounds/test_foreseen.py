@@ -53,6 +53,11 @@ def round_of(**space):
         (lambda pre: best_of(pre), WorkloadError, "head.weight is to be carried from the model of pre, which has no"),
         (lambda pre: best_of("prae"), StorageError, r"starts from 'prae'.*Did you mean best_of\(\"pre\"\)\?"),
         (lambda pre: best_of("another"), StorageError, "there are: none. Train the study file that declares it first"),
+        (
+            lambda pre: best_of("pre", storage="gone.sqlite"),
+            StorageError,
+            "in gone.sqlite, and there is no",
+        ),
         (lambda pre: weights_from("gone.pt"), DeclarationError, "later starts from .*gone.pt, and there is no such"),
     ],
 )
@@ -88,6 +93,7 @@ def test_what_fits_or_cannot_be_told_yet_passes_and_draws_no_number_of_the_calle
     torch.manual_seed(3)
     before = torch.get_rng_state()
     check_chain(stages(lambda pre: best_of(pre, "encoder.*")), str(tmp_path / "none.sqlite"))
+    check_chain(stages(lambda pre: best_of(pre, "encoder.*", candidates=3)), str(tmp_path / "none.sqlite"))
     check_chain(stages(lambda pre: best_of(pre, "encoder.*"), Broken), str(tmp_path / "none.sqlite"))
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -1,9 +1,12 @@
 """The hand-over between stages: which weights, carried where, copied, checked, and the same for a whole campaign."""
 
 import hashlib
+import json
 import re
 import shutil
 import signal
+import sqlite3
+from contextlib import closing
 
 import pytest
 import safetensors.torch
@@ -282,6 +285,23 @@ def test_a_copy_that_was_lost_is_made_again_while_its_source_is_there(tuner, tmp
         assert tuner("verify", "few").code == 0
 
 
+def test_what_a_killed_copy_left_is_swept_and_the_folder_may_be_no_link(tuner, tmp_path):
+    write(tmp_path)
+    tuner("launch", "stages.py:pre")
+    starts, outside = tmp_path / "runs/checkpoints/starts", tmp_path / "outside"
+    outside.mkdir()
+    starts.symlink_to(outside)
+    refused = tuner("launch", "stages.py:few")
+    assert (refused.code, "leads out of the checkpoint folder" in " ".join(refused.err.split())) == (2, True)
+    assert not [*outside.iterdir()]
+    starts.unlink()
+    assert tuner("launch", "stages.py:few").code == 0
+    copy = tmp_path / "runs/checkpoints" / start_of(tmp_path).candidates[0].file
+    (starts / f".{copy.name}.123abc.tmp").write_bytes(b"half")
+    assert tuner("launch", "stages.py:few").code == 0
+    assert [one.name for one in starts.iterdir()] == [copy.name]
+
+
 def test_a_file_of_weights_that_changed_is_told_and_another_digest_is_refused(tuner, tmp_path, caplog):
     torch.save({"encoder.0.weight": torch.ones(4, 6), "encoder.0.bias": torch.zeros(4)}, tmp_path / "bert.pt")
     write(tmp_path, 'weights_from("bert.pt", "encoder.0.*")')
@@ -347,6 +367,36 @@ def test_an_adopted_trial_without_its_weights_hands_over_those_of_its_contest(tu
     chosen = start_of(tmp_path).candidates[0]
     assert (chosen.adopted, chosen.study) == (True, f"adopt-round-1-{second[0]}-over-round-1-{last[0]}")
     assert chosen.trial % 2 == 0, "of the candidate, not of the baseline"
+
+
+def test_the_steps_behind_a_third_stage_are_those_of_the_candidate_that_its_trial_started_from(tuner, tmp_path):
+    second = {  # a model that starts from the best candidate is told to be worse
+        "search(8)": "search(8, trials=4)",
+        'return nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), "head"': (
+            'net = nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), "head"'
+        ),
+        '"head": nn.Linear(4, 2)})': (
+            '"head": nn.Linear(4, 2)})\n        net.worse = 100 * (point.get("start_from") == 1)\n        return net'
+        ),
+        'batch[1], reduction="none")}': 'batch[1], reduction="none") + model.worse}',
+    }
+    write(tmp_path, 'best_of(pretraining, "encoder.*", candidates=2)', **second)
+    with (tmp_path / "stages.py").open("a") as file:
+        file.write(
+            'third = Campaign(Few(), name="third", evaluations=4, start_from=best_of("few"), rounds=[search(4)])'
+        )
+    tuner("launch", "stages.py:pre")
+    assert tuner("launch", "stages.py:few").code == 0
+    with closing(sqlite3.connect(tmp_path / "runs/tuner.sqlite")) as records, records:
+        known = records.execute("SELECT id, data FROM conclusion WHERE kind = 'start'").fetchall()
+        for row, text in known:
+            told = json.loads(text)
+            for steps, one in zip((1000, 2000), told["candidates"], strict=True):
+                one["steps"] = steps
+            records.execute("UPDATE conclusion SET data = ? WHERE id = ?", (json.dumps(told), row))
+    assert tuner("launch", "stages.py:third").code == 0
+    chosen = start_of(tmp_path, "third").candidates[0]
+    assert chosen.steps == chosen.step + 2000
 
 
 BY_HAND = """

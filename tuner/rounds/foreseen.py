@@ -16,6 +16,8 @@ from tuner.records.conclusions import Selected, StageStart
 from tuner.rounds.opening import storage_exists
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.rounds.stage_start import unknown_source, weights_path
+from tuner.security import without_secrets
+from tuner.shown import quoted
 from tuner.storage.engine import default_url
 from tuner.storage.store import open_ledger
 from tuner.training.inherited import Built, check_foreseen
@@ -44,6 +46,11 @@ def check_chain(stages: Sequence[Stage], storage: str | None, *, dry_run: bool =
         start = stage.campaign.start_from
         if start.file is not None:
             weights_path(stage)
+        elif start.storage is not None and not storage_exists(start.storage):
+            raise StorageError(
+                f"{stage.name} starts from {quoted(start.campaign)} in {without_secrets(start.storage)}, and "
+                "there is no storage there: storage= of best_of is the file or URL in which that campaign is recorded"
+            )
         elif start.storage is None and not dry_run and start.campaign not in {*known, *stage.of_file}:
             raise StorageError(unknown_source(stage, known, where))
         check_hand_over(stage)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuner.analysis.questions.adoption import last_adopted
 from tuner.analysis.round_frames import main_rounds, recorded_study_file
-from tuner.analysis.stage_chain import recorded_start
+from tuner.analysis.stage_chain import recorded_start, start_of_trial
 from tuner.analysis.stage_selection import SelectedRun, selected_runs
 from tuner.design.stages import Stage, StartFrom, named_in
 from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError, TunerError
@@ -131,14 +131,14 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
         again = _command_for(asked, ledger, source)
         if source not in ledger.campaigns():
             raise StorageError(unknown_source(asked.stage, ledger.campaigns(), ledger.safe_url, again))
-        before = recorded_start(ledger, source)
         own = ledger is asked.ledger
         for run in _runs(ledger, start, again, asked.stage.rounds_before):
             kept, study = run.checkpoint, run.row.study
             weights = read_weights(_folder_with(asked, ledger, kept), kept)
             _refuse_files(source, run, weights)
             content = weights_as_file(weights)
-            earlier = before.inherited_steps if before and not study.start else 0
+            before = start_of_trial(ledger, run.row, run.record)
+            earlier = before.steps if before else 0
             found.append(
                 Selected(
                     hashlib.sha256(content).hexdigest(), len(content), campaign=source, study=study.name,

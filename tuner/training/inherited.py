@@ -9,6 +9,7 @@ import io
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -184,13 +185,23 @@ class StartWeights:
         for place, one in enumerate(self.start.candidates):
             name = f"{FOLDER}/{one.digest[:32]}.safetensors"
             if not _is_there(root / name, one.digest):
-                if not is_inside((root / name).parent, root):
-                    raise StorageError(f"{root / FOLDER} leads out of the checkpoint folder; remove the link there")
-                write_durably(root / name, _writing(self._content(place)), secrets.token_hex(4))
-                sync_folder((root / name).parent)
+                self._copy_to(root / name, place)
+            for left in (root / FOLDER).glob(f".{Path(name).name}.*.tmp"):  # of who was killed while copying
+                with suppress(OSError):  # it costs room, and no trial
+                    left.unlink()
             found.append(replace(one, file=name))
             files.append(root / name)
         return StartWeights(replace(self.start, candidates=tuple(found)), tuple(files))
+
+    def _copy_to(self, path: Path, place: int) -> None:
+        if not is_inside(path.parent, path.parent.parent):
+            raise StorageError(f"{path.parent} leads out of the checkpoint folder; remove the link there")
+        try:
+            write_durably(path, _writing(self._content(place)), secrets.token_hex(4))
+        except FileNotFoundError:  # who copied the same at the same time was done first, and took ours for a leftover
+            if not _is_there(path, self.start.candidates[place].digest):
+                raise
+        sync_folder(path.parent)
 
 
 def _is_there(path: Path, digest: str) -> bool:

@@ -28,6 +28,8 @@ from tuner.analysis.robust_response import FAR, NOISY
 from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
 from tuner.design.adapters import RANKS
 from tuner.design.hyperparameters import Choice, Range
+from tuner.design.names import Name
+from tuner.design.stages import START_FROM
 
 CONFIDENCE_AMONG_LUCK = 0.9995  # [P] one-sided, of a gain being real, where more than
 MANY_SET_ASIDE = 0.25  # [P] of the trials were set aside: which ones is not always certain
@@ -97,20 +99,25 @@ def boundaries_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def boundary_findings(frames: StudyFrames) -> list[Finding]:
-    """One finding for each hyperparameter with an order, as declared; a choice of names has no edges."""
+    """One finding for each hyperparameter with an order, as declared; choices of names and of candidates have none."""
     found = edge_gains(frames)
     table = _frame(frames, found)
     return [
         _finding(frames, axis, table[table["hyperparameter"] == axis.name].reset_index(drop=True), found)
-        for axis in axes_of(frames)
+        for axis in _judged_axes(frames)
     ]
+
+
+def _judged_axes(frames: StudyFrames) -> list[Axis]:
+    """The axes that may be widened: candidates of an earlier stage are counted by it, and have no range."""
+    return [axis for axis in axes_of(frames) if Name.of(axis.name).short != START_FROM]
 
 
 def _frame(frames: StudyFrames, found: EdgeGains) -> pd.DataFrame:
     ranked = ranked_trials(frames)
     many_set_aside = len(found.set_aside) > MANY_SET_ASIDE * found.judged
     rows: list[dict[str, Any]] = []
-    for axis in axes_of(frames):
+    for axis in _judged_axes(frames):
         complete = ranked[ranked[axis.name].notna()]
         edges = {edge: _of_edge(frames, axis, edge, found) for edge in ("low", "high")}
         for low, high in zip(found.gains[axis.name, "low"], found.gains[axis.name, "high"], strict=True):
