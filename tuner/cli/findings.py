@@ -156,8 +156,10 @@ def _say_groups(frames: StudyFrames, listed: Sequence[int]) -> None:
 def conclusions(options: ConclusionsOptions) -> None:
     """Print what holds at which length of training."""
     records = load(options.study, options.storage)
-    emit_frame(records.conclusions(), options.form)
-    next_step(command("plot transfer", records.name))
+    concluded = records.conclusions()
+    emit_frame(concluded, options.form)
+    if concluded["asked_at"].notna().any():  # else no later round is there to be drawn
+        next_step(command("plot transfer", records.name))
 
 
 def adoptions(options: AdoptionsOptions) -> None:

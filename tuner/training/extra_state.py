@@ -119,10 +119,16 @@ def set_tensors(model: torch.nn.Module, saved: Mapping[str, torch.Tensor], devic
             mine = own.get(name)
             if mine is not None and _form(mine) == _form(value):
                 # What is frozen may lie in one memory with that of the mates of a group: a write would end that.
-                if mine.requires_grad or not same_bits(mine.contiguous(), value.to(mine.device).contiguous()):
+                if mine.requires_grad or not _has_bits(mine, value):
                     mine.copy_(value)
             else:
                 _replace(model, name, value.to(device, copy=True))
+
+
+def _has_bits(tensor: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether a strided tensor has the values of another one of its form, wherever that lies."""
+    strided = tensor.layout is torch.strided
+    return strided and same_bits(tensor.contiguous(), value.to(tensor.device).contiguous())
 
 
 def _all_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
