@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from tuner.design.micro_batches import check_slices
 from tuner.design.workload import Trainable, Workload
 from tuner.design.workload_checks import check_count
 from tuner.errors import DeclarationError
@@ -23,6 +24,9 @@ class _Declared(Protocol):
     @property
     def ema_steps(self) -> int | None: ...
 
+    @property
+    def rounds(self) -> Any: ...
+
 
 def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
     """Raise DeclarationError for words about updates that cannot be followed. searched: names in the search spaces."""
@@ -36,17 +40,11 @@ def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
                 "one of them"
             )
     if isinstance(campaign.workload, Workload):
-        _check_slices(campaign.workload)
+        spaces = [one.space for one in campaign.rounds if one.space is not None]
+        check_slices(campaign.workload, spaces)
 
 
 def check_precision(precision: Any) -> None:
     """Raise DeclarationError for what is no name of a precision."""
     if precision is not None and precision not in PRECISIONS:
         raise DeclarationError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
-
-
-def _check_slices(workload: Workload) -> None:
-    name = type(workload).__name__
-    for word in ("slices", "micro_batch_size"):
-        if getattr(workload, word) is not None:
-            check_count(f"{name}.{word}", getattr(workload, word))

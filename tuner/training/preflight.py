@@ -36,6 +36,7 @@ from tuner.training.optimizers import state_bytes
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
+from tuner.training.slices_look import look_at_slices
 from tuner.training.split_metrics import nearest
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
@@ -70,6 +71,8 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     f"{type(workload).__name__}.model returns the same module at each call, so that a trial would go "
                     "on from the weights of another; make a new one each time"
                 )
+            with stage("the slices of a batch", run.point):
+                look_at_slices(run, fresh)
             _check_metrics(setup, fresh, type(workload).__name__)
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)

@@ -131,14 +131,11 @@ class Weighted:
     def plus(self, other: "Weighted") -> "Weighted":
         """The sum, in this one's memory where both have a gradient."""
         pairs = list(zip(self.gradients, other.gradients, strict=True))
-        dense = [(mine, yours) for mine, yours in pairs if _is_dense(mine) and _is_dense(yours)]
+        both = [(mine, yours) for mine, yours in pairs if mine is not None and yours is not None]
+        dense = [pair for pair in both if not (pair[0].is_sparse or pair[1].is_sparse)]
         if dense:
             torch._foreach_add_([mine for mine, _ in dense], [yours for _, yours in dense])
         return Weighted(self.loss + other.loss, [_sum(mine, yours) for mine, yours in pairs])
-
-
-def _is_dense(gradient: torch.Tensor | None) -> bool:
-    return gradient is not None and not gradient.is_sparse
 
 
 def _settled(gradient: torch.Tensor | None) -> torch.Tensor | None:

@@ -27,6 +27,7 @@ from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import OptimizerNotMade, settle_sparse
 from tuner.training.python_state import remembered
 from tuner.training.saving import num_bytes
+from tuner.training.slices_look import check_slice_weights
 from tuner.training.stability import clip_gradients, diverged_weights
 from tuner.training.trial_run import TrialRun
 from tuner.training.update import Update
@@ -81,8 +82,11 @@ def try_update(run: TrialRun) -> None:
     with stage("the backward pass of the loss"):
         loss.backward()
     if run.rule.slices > 1:
+        slices = run.batch_at(0)
+        with stage(f"{name}.weight of a slice", point):
+            check_slice_weights(run, slices)
         with stage("the slices of the first batch", point):
-            loss = update.differentiate(run.batch_at(0), point, 0, host_draws=True)
+            loss = update.differentiate(slices, point, 0, host_draws=True)
     with stage("the optimizer's step"):
         settle_sparse(run.optimizer, run.parameters)
     if run.rule.clip_norm is not None:
