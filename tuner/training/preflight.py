@@ -253,7 +253,12 @@ def _fetch_seconds(run: TrialRun) -> float:
     """To fetch and collate a batch in this process; 0 where it is cut out of tensors in memory."""
     if run.batches.uniform:
         return 0.0
-    return median(_timed(partial(run.batches.fetched, step), run.setup) for step in range(FETCHED))
+
+    def fetch(step: int) -> None:
+        for part in range(run.batches.slices):
+            run.batches.fetched(step, part)
+
+    return median(_timed(partial(fetch, step), run.setup) for step in range(FETCHED))
 
 
 def timed_evaluation(run: TrialRun) -> float:
