@@ -22,7 +22,7 @@ def _check_model(groups: Groups, model: Any) -> Groups:
     import torch  # noqa: PLC0415
 
     kinds = torch.nn.modules.batchnorm._NormBase  # instance norms, too, where they keep running statistics
-    for name, module in model.named_modules():
+    for name, module in () if model is None else model.named_modules():
         if isinstance(module, kinds) and module.track_running_stats:
             raise WorkloadError(
                 f"{_NAME} evaluates other weights than it trains, and the running statistics of {name or 'the model'} "
@@ -36,7 +36,7 @@ def _build(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) 
     library, decay = package_of(_PACKAGE, _EXTRA, _NAME), values.get("weight_decay", 0.0)
     beta1 = 1.0 - values.get("one_minus_beta1", 0.1)
     if not 0.0 < beta1 < 1.0:
-        raise ValueError(f"one_minus_beta1 lies between 0 and 1, got {1.0 - beta1:g}: x is computed by a division by beta1")
+        raise ValueError(f"one_minus_beta1 lies between 0 and 1, got {1.0 - beta1:g}: a division by beta1 gives x")
     made = library.AdamWScheduleFree(
         torch_groups(groups, rate, decay),
         lr=rate,

@@ -23,7 +23,7 @@ from tuner.training.groups import as_state, difference_of_groups, recorded, trai
 from tuner.training.host_generators import HOST
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
-from tuner.training.optimizers import make_optimizer
+from tuner.training.optimizers import make_optimizer, spec_of
 from tuner.training.precision import computing
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
@@ -182,7 +182,8 @@ class TrialRun:
 
         Outside of it those that are trained; both are the same where nothing is averaged.
         """
-        return nullcontext()
+        shows = spec_of(self.optimizer).shows
+        return nullcontext() if shows is None else shows(self.optimizer)
 
     def seed_evaluation(self) -> None:
         """Seed the generators that metrics may draw from, by the step."""
