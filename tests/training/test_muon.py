@@ -167,7 +167,7 @@ def test_the_first_look_says_what_its_step_costs_here(tmp_path):
 def test_what_is_said_of_a_slow_step():
     told = _words("muon", "a reason", 0.24, 0.003, 0.3)
     assert told == (
-        "a step of muon takes 240 ms here, and one of adamw 3 ms (80.0 times as long); it is 80% of an update: a reason"
+        "a step of muon takes 240 ms here, and one of adamw 3 ms (80 times as long); it is 80% of an update: a reason"
     )
     assert _words("muon", "a reason", 0.0059, 0.003, 0.006) == ""  # less than twice as long
     assert _words("muon", "a reason", 0.24, 0.003, 3.0) == ""  # less than a tenth of an update

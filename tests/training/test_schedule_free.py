@@ -40,7 +40,7 @@ def study_of(every=5, steps=50, **changes):
 @pytest.mark.needs("schedulefree")
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_sixty_steps_have_the_bits_of_the_authors_package(decay):
-    from schedulefree import AdamWScheduleFree
+    from schedulefree import AdamWScheduleFree  # type: ignore[import-untyped]
 
     def trained(make):
         torch.manual_seed(0)

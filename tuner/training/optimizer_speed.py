@@ -7,6 +7,7 @@ an update, and a price in milliseconds does not say why.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -40,7 +41,8 @@ def slow_step(setup: TrainingSetup, trial: Trial) -> str:
             usual = make_optimizer(_USUAL, one_group(run.parameters), {}, run.rates[0], run.model)
             other = step_seconds(usual, setup.device)
             run.advance(1)
-            update = _seconds(lambda: run.advance(2), setup.device)
+            updates = range(2, min(len(run.rates), 1 + _TIMED) + 1)
+            update = min(_seconds(partial(run.advance, until), setup.device) for until in updates)
         except Infeasible:
             return ""
         except Exception as error:
@@ -55,9 +57,10 @@ def _words(name: str, why: str, own: float, other: float, update: float) -> str:
     """own, other, update: seconds of a step of this optimizer, of one of _USUAL, and of a whole update."""
     if own < _SLOWER * other or own < _SHARE * update:
         return ""
+    times = f"{own / other:.1f}" if own < 10.0 * other else f"{own / other:.0f}"
     return (
-        f"a step of {name} takes {1e3 * own:.3g} ms here, and one of {_USUAL} {1e3 * other:.3g} ms ({own / other:.1f} "
-        f"times as long); it is {min(1.0, own / max(own, update)):.0%} of an update: {why}"
+        f"a step of {name} takes {1e3 * own:.3g} ms here, and one of {_USUAL} {1e3 * other:.3g} ms ({times} times as "
+        f"long); it is {min(1.0, own / max(own, update)):.0%} of an update: {why}"
     )
 
 
