@@ -3,12 +3,20 @@
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from tuner.design.hyperparameters import Choice
+from tuner.design.names import Name
+from tuner.design.space import SearchSpace
 from tuner.design.workload import Trainable, Workload
 from tuner.design.workload_checks import check_count
 from tuner.errors import DeclarationError
 
 # Precisions by name. "tf32": float32 whose products have ten bits of mantissa, on GPUs that have it.
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+_MEANT = {
+    **dict.fromkeys(("bfloat16", "bf16-mixed", "torch.bfloat16"), "bf16"),
+    **dict.fromkeys(("float16", "half", "16", "16-mixed", "fp16-mixed", "torch.float16"), "fp16"),
+    **dict.fromkeys(("fp32", "32", "full", "single", "32-true", "torch.float32"), "float32"),
+}
 
 
 class _Declared(Protocol):
@@ -39,10 +47,33 @@ def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
         _check_slices(campaign.workload)
 
 
-def check_precision(precision: Any) -> None:
-    """Raise DeclarationError for what is no name of a precision."""
-    if precision is not None and precision not in PRECISIONS:
-        raise DeclarationError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
+def check_updates_in(space: SearchSpace, workload: Trainable) -> None:
+    """Raise DeclarationError for words about updates in a search space that cannot be followed."""
+    if not isinstance(workload, Workload):
+        return  # who trains in code of their own may call anything a precision
+    for name, constant in space.fixed:
+        if Name.of(name).short == "precision":
+            check_precision(constant.value, name)
+    for one in space:
+        if one.short_name != "precision":
+            continue
+        if not isinstance(one.domain, Choice):
+            raise DeclarationError(
+                f'{one.name} is the name of a precision and no number: choice("float32", "bf16"), of '
+                f"{', '.join(PRECISIONS)}"
+            )
+        for value in one.domain.choices:
+            check_precision(value, one.name)
+
+
+def check_precision(precision: Any, name: str = "precision") -> None:
+    """Raise DeclarationError for what is no name of a precision. None, of a campaign: none is declared."""
+    if precision in PRECISIONS or (precision is None and name == "precision"):
+        return
+    meant = _MEANT.get(str(precision).lower())
+    raise DeclarationError(
+        f"{name} is one of {', '.join(PRECISIONS)}, got {precision!r}{f'; did you mean {meant!r}?' if meant else ''}"
+    )
 
 
 def _check_slices(workload: Workload) -> None:

@@ -19,6 +19,7 @@ from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
+from tuner.training.precision import check_precision_here
 from tuner.training.preflight import (
     check_model,
     check_room,
@@ -34,13 +35,15 @@ _log = logging.getLogger(__name__)
 
 
 def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> Inspection:
-    """Try a whole update of the first trial of each optimizer, and whatever else is asked.
+    """Try a whole update of the first trial of each optimizer and precision, and whatever else is asked.
 
     Raises WorkloadError naming what is wrong with the workload, Paused where there is no room.
     """
     first: dict[object, Trial] = {}
     for trial in trials:
-        first.setdefault(trial.point.get("optimizer"), trial)
+        first.setdefault((trial.point.get("optimizer"), setup.precision_of(trial)), trial)
+    for trial in first.values():
+        check_precision_here(setup.precision_of(trial), setup.device)
     unread_names = [name for trial in first.values() for name in _try_update(setup, trial, asked)]
     _warn_of_captions(setup, trials, asked)
     _try_ranks(setup, trials, asked)
@@ -58,9 +61,12 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
 
 
 def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
-    """Try an update, once a study and optimizer: all of its trials train alike. Returns hyperparameters unread."""
+    """Try an update, once a study, optimizer and precision: all of its trials train alike.
+
+    Returns hyperparameters unread.
+    """
     study = setup.study
-    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial)
+    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial), setup.precision_of(trial)
     if tried in asked.known:
         return []
     settle_determinism(setup, trial)

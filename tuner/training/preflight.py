@@ -33,6 +33,7 @@ from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
 from tuner.training.optimizers import state_bytes
+from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
@@ -70,7 +71,7 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     f"{type(workload).__name__}.model returns the same module at each call, so that a trial would go "
                     "on from the weights of another; make a new one each time"
                 )
-            _check_metrics(setup, fresh, type(workload).__name__)
+            _check_metrics(setup, fresh, setup.precision_of(trial))
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)
             check_repeatable(setup.data.training)
@@ -111,19 +112,20 @@ def _check_lasts(training: Split, run: TrialRun) -> None:
         )
 
 
-def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> None:
+def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, precision: str) -> None:
     model.eval()
+    name = type(setup.workload).__name__
     for split in (setup.data.training, setup.data.validation):
         with stage(f"a batch of the {split.name} split"):
             batch, count = split.some(2)
-        with torch.no_grad(), stage(f"{name}.metrics"):
+        with torch.no_grad(), computing(precision, setup.device), stage(f"{name}.metrics"):
             metrics = checked_metrics(setup.workload, model, batch, count)
     apart = setup.workload.not_averaged
     for absent in (one for one in apart if one not in metrics):
         raise WorkloadError(
             f"{name}.not_averaged names {absent!r}, which {name}.metrics does not return{nearest(absent, metrics)}"
         )
-    of_split = _tried_split_metrics(setup, model, name)
+    of_split = _tried_split_metrics(setup, model, precision)
     wanted = [setup.study.objective.measured]
     if setup.study.fitted_when is not None:
         wanted.append(setup.study.fitted_when.measured)
@@ -141,17 +143,19 @@ def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> N
             )
 
 
-def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> dict[str, float | None] | None:
+def _tried_split_metrics(
+    setup: TrainingSetup, model: torch.nn.Module, precision: str
+) -> dict[str, float | None] | None:
     """What `split_metrics` returns for some validation examples; None where it cannot work with so few.
 
     Whether each has a value is not asked here: a class may be missing among a few examples (`check_validation`).
     """
     split, workload = setup.data.validation, setup.workload
-    tally = Tally(workload, split)
+    name, tally = type(workload).__name__, Tally(workload, split)
     if tally.gathered is None:
         return {}
     batch, few = split.some(setup.evaluation_batch_size)
-    with torch.no_grad(), stage(f"{name}.metrics"):
+    with torch.no_grad(), computing(precision, setup.device), stage(f"{name}.metrics"):
         tally.add(checked_metrics(workload, model, batch, few), few)
     kept = tally.gathered.num_bytes / split.size * max(setup.data.training_sample.size, split.size)
     if kept > MUCH_KEPT:
@@ -212,7 +216,8 @@ def check_switched_off(setup: TrainingSetup, trial: Trial) -> None:
             load_weights(run.model, as_built, setup.device)
             run.model.train()
             seed_global_generators(seed, setup.device)
-            losses.append(float(setup.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
+            with computing(run.rule.precision, setup.device):
+                losses.append(float(setup.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
     if losses[0] != losses[1]:
         raise WorkloadError(
             f"{name} trains with randomness that its off values do not switch off: the loss of one batch is "
