@@ -34,7 +34,8 @@ class _Declared(Protocol):
 
 def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
     """Raise DeclarationError for words about updates that cannot be followed. searched: names in the search spaces."""
-    check_precision(campaign.precision)
+    if campaign.precision is not None:
+        check_precision(campaign.precision)
     if campaign.ema_steps is not None:
         check_count("ema_steps", campaign.ema_steps)
     for name in ("precision", "ema_steps"):
@@ -67,8 +68,8 @@ def check_updates_in(space: SearchSpace, workload: Trainable) -> None:
 
 
 def check_precision(precision: Any, name: str = "precision") -> None:
-    """Raise DeclarationError for what is no name of a precision. None, of a campaign: none is declared."""
-    if precision in PRECISIONS or (precision is None and name == "precision"):
+    """Raise DeclarationError for what is no name of a precision."""
+    if precision in PRECISIONS:
         return
     meant = _MEANT.get(str(precision).lower())
     raise DeclarationError(

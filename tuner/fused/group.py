@@ -286,7 +286,8 @@ class Group:
         if known is None:
             if len(self._recordings) == MAX_RECORDINGS:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
-            recording = self._change(self._record(batch))
+            with updating(self.precision, self.setup.device):
+                recording = self._change(self._record(batch))
             if self.trained and recording.trained != self.trained:
                 raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
             seeds = [run.trial.seed for run in self.runs]

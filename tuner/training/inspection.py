@@ -6,12 +6,14 @@ Nothing here is written, and no trial is trained further than an update of a thr
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.names import Name
 from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
+from tuner.records import Price
 from tuner.system import num_cores
 from tuner.training.caption_look import unseen_captions
 from tuner.training.data_checks import random_example
@@ -26,6 +28,7 @@ from tuner.training.preflight import (
     check_switched_off,
     check_workload,
     measured_price,
+    precision_speeds,
     warn_of_ignored,
 )
 from tuner.training.setup import TrainingSetup
@@ -56,8 +59,13 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
     return Inspection(
         unread=tuple(unread_names),
         finite=finite,
-        price=measured_price(setup, trials[0]) if asked.price else None,
+        price=_price(setup, trials) if asked.price else None,
     )
+
+
+def _price(setup: TrainingSetup, trials: Sequence[Trial]) -> Price:
+    """What the first trial costs, and how fast each declared precision is here."""
+    return replace(measured_price(setup, trials[0]), precisions=precision_speeds(setup, trials))
 
 
 def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:

@@ -9,7 +9,7 @@ computed outside of autocast, and with the same switches as the loss.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -79,7 +79,8 @@ def updating(precision: str, device: torch.device) -> Iterator[None]:
         for owner, name, value in wanted:
             if getattr(owner, name) != value:
                 setattr(owner, name, value)
-        yield
+        with torch.autocast(device.type, enabled=False) if precision else nullcontext():  # of the caller
+            yield
     finally:
         for owner, name, value in changed:
             setattr(owner, name, "none" if value == backends.fp32_precision else value)  # as inherited

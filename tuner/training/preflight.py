@@ -6,7 +6,7 @@ The price of a study is measured here, too: milliseconds of a step and of an eva
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -44,6 +44,7 @@ from tuner.training.whole_update import check_saving, stage, try_update
 logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
+PROBED_STEPS = 10  # of a block, where precisions are compared
 FETCHED = 3  # batches
 _OPTIMIZERS = "configure_optimizers"
 SLOW_CHECK = 5.0  # seconds; a longer look is reported
@@ -249,6 +250,38 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     rest = max(0.0, step - fetch) if not processes else step
     useful = useful_processes(fetch, rest, setup.most_loading)
     return Price(1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers)
+
+
+def precision_speeds(setup: TrainingSetup, trials: Sequence[Trial]) -> tuple[tuple[str, float], ...]:
+    """The precisions of some trials but float32, each with its speed: a multiple of that of the same trial in float32.
+
+    Trains a throw-away copy of the first trial of each, and one in float32, for a moment. Writes nothing.
+    """
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        first.setdefault(setup.precision_of(trial), trial)
+    found = []
+    for name, trial in first.items():
+        if name in ("", "float32"):
+            continue
+        plain = replace(setup, study=replace(setup.study, precision="float32"))
+        named = "precision" in trial.point
+        twin = replace(trial, point=trial.point.with_values(precision="float32")) if named else trial
+        with suppress(torch.OutOfMemoryError):  # of the copy in float32, say: the trial itself may fit
+            found.append((name, _step_seconds(plain, twin) / _step_seconds(setup, trial)))
+    return tuple(found)
+
+
+def _step_seconds(setup: TrainingSetup, trial: Trial) -> float:
+    """Seconds of a step of a throw-away copy; the first block, which warms up, is left out."""
+    setup = replace(setup, stop=lambda: False)
+    steps = min(PROBED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
+    with callers_generators_restored(setup.device), setup.loading():
+        run = TrialRun(setup, trial)
+        run.advance(max(1, steps))
+        if not steps:  # one update, or two
+            return _timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)
+        return median(_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS))
 
 
 def _fetch_seconds(run: TrialRun) -> float:
