@@ -17,7 +17,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.round import Round, checked_steps, is_open
 from tuner.design.space import SearchSpace
 from tuner.design.stages import StartFrom, rounds_with_start
-from tuner.design.update_words import check_updates
+from tuner.design.update_words import check_updates, check_updates_in
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_names, check_workload_declared
@@ -143,6 +143,8 @@ class Campaign:
         self._check_counts()
         check_updates(self, self._names_in_spaces())
         self._check_schedule()
+        for space in (one.space for one in self.rounds if one.space is not None):
+            check_updates_in(space, self.workload)
         if self.sweep is not None:
             self._check_sweep(self.sweep)
 

@@ -91,8 +91,17 @@ class Study:
         return batch_size // self.slice_size if self.slice_size else self.slices
 
     def precision_of(self, point: Point) -> str:
-        """The precision of a trial; "" for float32 as torch is set."""
-        return str(point.get("precision") or self.precision)
+        """The precision of a trial; "" for float32 as torch is set.
+
+        Where only some branches of the space name one, it is float32 in the others, and does not depend on torch.
+        """
+        return str(point.get("precision") or self.precision or ("float32" if self.declares_precision else ""))
+
+    @property
+    def declares_precision(self) -> bool:
+        """Whether the precision is declared, for all trials or in the space."""
+        names = (*(one.name for one in self.hyperparameters), *(name for name, _ in self.fixed))
+        return bool(self.precision) or any(Name.of(name).short == "precision" for name in names)
 
     def ema_steps_of(self, point: Point) -> int:
         """The steps over which the weights of a trial are averaged; 0: they are not."""

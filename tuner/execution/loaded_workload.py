@@ -18,7 +18,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.words import door_of
-from tuner.design.workload import Trainable
+from tuner.design.workload import Trainable, Workload
 from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
@@ -172,7 +172,8 @@ class LoadedWorkload:
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         self._know_data()
-        known = numerics(self.device, self.machine.profile, self._packages(study))
+        declared = study.declares_precision and isinstance(self.workload, Workload)
+        known = numerics(self.device, self.machine.profile, self._packages(study), declared=declared)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
 
     def _packages(self, study: Study) -> Mapping[str, str]:

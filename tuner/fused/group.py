@@ -18,6 +18,7 @@ from tuner.fused.recording import Batch, Recording, Task, record, written
 from tuner.fused.rules import TABLE
 from tuner.fused.stacking import StackedModel
 from tuner.training.batches import TrainingBatches
+from tuner.training.precision import computed, updating
 from tuner.training.stability import clip_factor
 from tuner.training.trial_run import TrialRun
 
@@ -50,7 +51,9 @@ class Group:
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
         constants, numbers = split_points([run.point for run in runs], self.setup.device)
-        self.task = Task(self.setup.workload.loss, self.model, len(runs), constants, numbers, care, rules)
+        self.precision = runs[0].rule.precision  # of all: a name that differs leaves trials apart
+        loss = computed(self.setup.workload.loss, self.precision, self.setup.device)
+        self.task = Task(loss, self.model, len(runs), constants, numbers, care, rules)
         self._change: Callable[[Recording], Recording] = lambda recording: recording
         self._recordings: dict[object, tuple[Recording, DropoutNoise]] = {}
         self._inputs = self.task.inputs
@@ -105,6 +108,10 @@ class Group:
 
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setup says stop; returns how many were made."""
+        with updating(self.precision, self.setup.device):
+            return self._advance(updates)
+
+    def _advance(self, updates: int) -> int:
         losses: list[torch.Tensor] = []
         norms: list[torch.Tensor] = []
         clips = any(run.rule.clip_norm is not None for run in self.runs)
@@ -279,7 +286,8 @@ class Group:
         if known is None:
             if len(self._recordings) == MAX_RECORDINGS:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
-            recording = self._change(self._record(batch))
+            with updating(self.precision, self.setup.device):
+                recording = self._change(self._record(batch))
             if self.trained and recording.trained != self.trained:
                 raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
             seeds = [run.trial.seed for run in self.runs]

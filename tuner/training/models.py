@@ -107,7 +107,7 @@ def _lazy_tensors(model: torch.nn.Module) -> list[str]:
 
 def _forward(model: torch.nn.Module, workload: Workload, batch: Any, point: Mapping[str, Any], seed: int) -> None:
     seed_global_generators(derived_seed("lazy initialization", seed), _CPU)
-    with torch.no_grad():
+    with torch.no_grad():  # in float32 whatever the precision of the trial: only forms of parameters are asked for
         workload.loss(model, batch, point)
 
 

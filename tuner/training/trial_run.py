@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 
-from tuner.design.objective import BATCH_LOSS, CLIPPED_SHARE, GRADIENT_NORM, LARGEST_GRADIENT_NORM
+from tuner.design.objective import BATCH_LOSS, CLIPPED_SHARE, GRADIENT_NORM, LARGEST_GRADIENT_NORM, SKIPPED_UPDATES
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
@@ -21,10 +21,11 @@ from tuner.training.extra_state import extra_state_of, frozen_in, set_extra_stat
 from tuner.training.first_loss import OUTSIDE, first_loss
 from tuner.training.groups import as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
+from tuner.training.loss_scale import LossScale
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer, spec_of
-from tuner.training.precision import computing
+from tuner.training.precision import computing, updating
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import what_spoiled
@@ -40,6 +41,7 @@ class TrialRun:
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
+    `scale`: that of the loss in fp16; None in other precisions.
     `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
@@ -65,6 +67,7 @@ class TrialRun:
         given = [group.for_optimizer() for group in groups]
         self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
+        self.scale = LossScale() if self.rule.precision == "fp16" else None
         self.step = 0
         self.initial = ""
         self.first_loss = ""
@@ -101,27 +104,37 @@ class TrialRun:
         except Exception:  # the first step reports it
             return ""
         seed = self.rule.draw_seed(Draws.LOSS, 0)
-        return first_loss(self.setup.workload, self.model, batch, self.point, seed, self.setup.device)
+        with computing(self.rule.precision, self.setup.device):
+            return first_loss(self.setup.workload, self.model, batch, self.point, seed, self.setup.device)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
         """Train up to step `until`, or to where `pause()` is true, or `stop()` of the setup (then returns True).
 
-        No value is read back from the device.
+        No value is read back from the device, unless losses are scaled (fp16). Between an update that was skipped and
+        its repetition it may stop, too.
         """
-        update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer)
-        batch_at, point, stop = self.batch_at, self.point, self.setup.stop
+        with updating(self.rule.precision, self.setup.device):
+            return self._advance(until, pause)
+
+    def _advance(self, until: int, pause: Callable[[], bool]) -> bool:
+        update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
+        batch_at, point, stop, step = self.batch_at, self.point, self.setup.stop, self.step
         self.model.train()
-        for step in range(self.step, until):
+        while step < until:
             if pause():
                 break
             if stop():
                 return True
-            loss, norm = update.make(batch_at(step), point, step, host_draws=self.draws)
+            made = update.make(batch_at(step), point, step, host_draws=self.draws)
+            if made is None:
+                self.batches.rewind()
+                continue
+            loss, norm = made
             self.draws = self.draws or HOST.touched
             self.losses.append(loss)
             if norm is not None:
                 self.norms.append(norm)
-            self.step = step + 1
+            self.step = step = step + 1
         return False
 
     def batch_at(self, step: int) -> Any:
@@ -170,10 +183,11 @@ class TrialRun:
         self.seed_evaluation()
         measured: Measured = {}
         tallies = []
-        with self.shown(), computing(self.rule.precision, setup.device):
+        with self.shown():
             for split in (setup.data.training_sample, setup.data.validation):
                 size = setup.evaluation_batch_size
-                tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+                with computing(self.rule.precision, setup.device):
+                    tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
                 measured |= tallies[-1].measured()
         return measured, tallies
 
@@ -206,6 +220,9 @@ class TrialRun:
         if self.rule.clip_norm is not None:
             norm = self._norm_as_taken()  # an update whose norm overflows is clipped to zero and breaks no weight
         divergence = divergence or diverged_weights(norm, self.parameters, self.step)
+        given_up = self.scale.divergence() if self.scale is not None else None
+        if given_up is not None and (divergence is None or given_up.step <= divergence.step):
+            divergence = given_up
         if divergence is None:
             return None
         return replace(divergence, what=divergence.what + what_spoiled(self.batches, divergence.step))
@@ -220,6 +237,9 @@ class TrialRun:
         batch_losses = torch.stack(self.losses).tolist()
         measured[str(BATCH_LOSS)] = math.fsum(batch_losses) / len(batch_losses)
         measured |= self._measured_norms()
+        if self.scale is not None:
+            measured[str(SKIPPED_UPDATES)] = float(self.scale.skipped_since)
+            self.scale.skipped_since = 0
         self.losses, self.norms, self._checked = [], [], 0
         return measured
 
@@ -268,6 +288,7 @@ class TrialRun:
             "first_loss": self.first_loss,
             **({} if self.rule.clip_norm is None else {"norms": _stacked(self.norms)}),
             **({"groups": as_state(self.groups)} if self.groups else {}),
+            **({"scale": self.scale.state()} if self.scale is not None else {}),
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
@@ -282,6 +303,8 @@ class TrialRun:
         set_tensors(self.model, state["model"], self.setup.device)
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scale is not None:
+            self.scale.load(state["scale"])
         self.step = int(state["step"])
         self.losses = list(state["losses"].to(self.setup.device))
         self.norms = list(state["norms"].to(self.setup.device)) if "norms" in state else []

@@ -75,7 +75,7 @@ def try_update(run: TrialRun) -> None:
             batch = run.batch_at(0)
     update = Update(setup, run.rule, run.model, run.parameters, run.optimizer)
     update.prepare(0, host_draws=False)
-    with stage(f"{name}.loss", point):
+    with _without_kernel(run), stage(f"{name}.loss", point):
         loss = update.loss(run.model, batch, point)
     _check_loss(loss, name)
     with stage("the backward pass of the loss"):
@@ -92,6 +92,21 @@ def try_update(run: TrialRun) -> None:
     run.draws = HOST.touched
     run.losses.append(loss.detach())
     run.step = 1
+
+
+@contextmanager
+def _without_kernel(run: TrialRun) -> Iterator[None]:
+    """Say the way out where it is likely that torch has no kernel for recurrent layers in fp16 on a CPU."""
+    try:
+        yield
+    except WorkloadError as error:
+        recurrent = [type(one).__name__ for one in run.model.modules() if isinstance(one, torch.nn.RNNBase)]
+        if not (recurrent and run.rule.precision == "fp16" and run.setup.device.type == "cpu"):
+            raise
+        raise WorkloadError(
+            f'{error}; torch may have no kernel for {recurrent[0]} in fp16 on this CPU: write precision="bf16" or '
+            '"float32", or train on a GPU'
+        ) from error
 
 
 def _check_loss(loss: object, name: str) -> None:
