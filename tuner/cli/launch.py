@@ -74,6 +74,8 @@ def print_studies(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     console().print(_table_of_plans(plans))
     for plan in plans:
+        if words := plan.study.slices_in_words:
+            say(f"{plan.study.name}: each batch is computed in {words}")
         if plan.finished:
             say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
     if saved := sum(plan.saved_steps for plan in plans):

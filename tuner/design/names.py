@@ -19,6 +19,13 @@ _BUDGET = re.compile(
     "(timesteps|steps?|iterations?|iters?|updates?|batches))|tmax|((max|num|n|total|train|training)+(examples|time))"
 )
 _SEED_NAMES = frozenset(["randomstate", "rng", "rngstate"])
+# How a batch is computed, under the names of several tools; what is tuned is its size.
+_OF_PORTIONS = frozenset([
+    "microbatchsize", "microbatch", "microbatches", "slices", "numslices", "numslice", "nslices",
+    "gradientaccumulationsteps", "gradientaccumulation", "gradaccumsteps", "gradaccum", "gradaccumulation",
+    "gradaccumulationsteps", "accumulategradbatches", "accumulationsteps", "accumsteps", "gradientaccumulations",
+    "perdevicetrainbatchsize", "perdevicebatchsize",
+])  # fmt: skip
 # What other tools call the hyperparameters of the trainer: searched under these names, they would change nothing.
 _TRAINER_NAMES = {
     "lr": "learning_rate",
@@ -65,6 +72,11 @@ def refuse_name(name: str) -> None:
         )
     refuse_budget_or_seed(name)
     refuse_column(name)
+
+
+def is_of_portions(name: str) -> bool:
+    """Whether a name says in how many parts a batch is computed, here or in another tool."""
+    return _letters(name) in _OF_PORTIONS
 
 
 def trainers_name(name: str) -> str:

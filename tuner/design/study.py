@@ -90,6 +90,16 @@ class Study:
         batch_size = point.whole("batch_size", self.batch_size)
         return batch_size // self.slice_size if self.slice_size else self.slices
 
+    @property
+    def slices_in_words(self) -> str:
+        """Like "8 slices of 32 examples", where batches are cut; "" for whole batches."""
+        size = next(iter(self.space.batch_sizes), self.batch_size)
+        if size is None:  # it is searched
+            each = f"slices of {self.slice_size} examples" if self.slice_size else f"{self.slices} slices"
+            return each if self.slice_size or self.slices > 1 else ""
+        slices = self.slices_of(Point.of({"batch_size": size}))
+        return f"{slices} slices of {int(str(size)) // slices} examples" if slices > 1 else ""
+
     def precision_of(self, point: Point) -> str:
         """The precision of a trial; "" for float32 as torch is set.
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any, Protocol
 
 from tuner.design.hyperparameters import Choice
+from tuner.design.micro_batches import check_slices
 from tuner.design.names import Name
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Trainable, Workload
@@ -31,6 +32,9 @@ class _Declared(Protocol):
     @property
     def ema_steps(self) -> int | None: ...
 
+    @property
+    def rounds(self) -> Any: ...
+
 
 def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
     """Raise DeclarationError for words about updates that cannot be followed. searched: names in the search spaces."""
@@ -45,7 +49,8 @@ def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
                 "one of them"
             )
     if isinstance(campaign.workload, Workload):
-        _check_slices(campaign.workload)
+        spaces = [one.space for one in campaign.rounds if one.space is not None]
+        check_slices(campaign.workload, spaces)
 
 
 def check_updates_in(space: SearchSpace, workload: Trainable) -> None:
@@ -75,10 +80,3 @@ def check_precision(precision: Any, name: str = "precision") -> None:
     raise DeclarationError(
         f"{name} is one of {', '.join(PRECISIONS)}, got {precision!r}{f'; did you mean {meant!r}?' if meant else ''}"
     )
-
-
-def _check_slices(workload: Workload) -> None:
-    name = type(workload).__name__
-    for word in ("slices", "micro_batch_size"):
-        if getattr(workload, word) is not None:
-            check_count(f"{name}.{word}", getattr(workload, word))

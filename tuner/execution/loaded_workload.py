@@ -14,6 +14,7 @@ from tuner.delegated.promised import know
 from tuner.delegated.setup import LoopSetup
 from tuner.design.hyperparameters import Value
 from tuner.design.identity import Identity
+from tuner.design.micro_batches import check_micro_batches
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -183,7 +184,10 @@ class LoadedWorkload:
     def setup(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
     ) -> StudySetup:
-        """What all trials of a study share in training. place: the folder of its checkpoints below the root."""
+        """What all trials of a study share in training. place: the folder of its checkpoints below the root.
+
+        Raises StudyChanged where the workload computes less than a slice of the study at a time.
+        """
         shared: dict[str, Any] = {
             "study": study,
             "workload": self.workload,
@@ -204,6 +208,8 @@ class LoadedWorkload:
                 **shared, looks=self.looks, study_file=self.study_file, threads=machine.threads,
                 stall_seconds=machine.stall_seconds,
             )  # fmt: skip
+        if isinstance(self.workload, Workload):
+            check_micro_batches(study, self.workload.micro_batch_size)
         return TrainingSetup(**shared, data=self.data)
 
 

@@ -37,6 +37,7 @@ from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
+from tuner.training.slices_look import look_at_slices
 from tuner.training.split_metrics import nearest
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
@@ -72,6 +73,8 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     f"{type(workload).__name__}.model returns the same module at each call, so that a trial would go "
                     "on from the weights of another; make a new one each time"
                 )
+            with stage("the slices of a batch", run.point):
+                look_at_slices(run, fresh)
             _check_metrics(setup, fresh, setup.precision_of(trial))
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)
@@ -288,7 +291,12 @@ def _fetch_seconds(run: TrialRun) -> float:
     """To fetch and collate a batch in this process; 0 where it is cut out of tensors in memory."""
     if run.batches.uniform:
         return 0.0
-    return median(_timed(partial(run.batches.fetched, step), run.setup) for step in range(FETCHED))
+
+    def fetch(step: int) -> None:
+        for part in range(run.batches.slices):
+            run.batches.fetched(step, part)
+
+    return median(_timed(partial(fetch, step), run.setup) for step in range(FETCHED))
 
 
 def timed_evaluation(run: TrialRun) -> float:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -28,6 +29,7 @@ from tuner.training.optimizers import make_optimizer, spec_of
 from tuner.training.precision import computing, updating
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
+from tuner.training.slices import Slices, check_totals, weigher
 from tuner.training.spoiled import what_spoiled
 from tuner.training.stability import Divergence, clipped_share, diverged_loss, diverged_weights, total_norm
 from tuner.training.update import Draws, Update, UpdateRule
@@ -66,7 +68,9 @@ class TrialRun:
         self.groups = recorded(groups)
         given = [group.for_optimizer() for group in groups]
         self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
-        self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
+        slices, training = self.rule.slices, setup.data.training
+        self.batches = TrainingBatches(training, setup.batch_size_of(trial), trial.data_seed, slices)
+        self.weigh = weigher(setup.workload, training, self.batches.slice_size) if slices > 1 else None
         self.scale = LossScale() if self.rule.precision == "fp16" else None
         self.step = 0
         self.initial = ""
@@ -75,8 +79,9 @@ class TrialRun:
         self.norms: list[torch.Tensor] = []
         self._checked = 0  # losses that are known to be finite
         self.gradient_norm = 0.0
-        self.draws = False
-        self._augmentation_draws = False  # it is called again where that is seen, so nothing depends on it
+        self.draws = slices > 1  # slices are seeded always, so that each has its own numbers from the first step on
+        self._augmentation_draws = slices > 1  # it is called again where that is seen, so nothing depends on it
+        self.totals: dict[int, torch.Tensor] = {}  # of the slices' weights, by step, on the device
         self.exact = setup.profile == "exact"
         self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
 
@@ -118,6 +123,7 @@ class TrialRun:
 
     def _advance(self, until: int, pause: Callable[[], bool]) -> bool:
         update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
+        update.totals = self.totals
         batch_at, point, stop, step = self.batch_at, self.point, self.setup.stop, self.step
         self.model.train()
         while step < until:
@@ -138,23 +144,36 @@ class TrialRun:
         return False
 
     def batch_at(self, step: int) -> Any:
-        """The batch of an update, augmented where the study says so. A function of (seeds, step) alone."""
+        """The batch of an update, augmented where the study says so, or its `Slices`."""
+        count = self.rule.slices
+        if count == 1:
+            return self.slice_at(step)
+        return Slices(count, partial(self.slice_at, step), self.together, self.weigh)
+
+    @property
+    def together(self) -> int:
+        """How many slices are made at a time: as many as are in a micro-batch."""
+        most = self.setup.workload.micro_batch_size or self.batches.batch_size
+        return max(1, most // self.batches.slice_size)
+
+    def slice_at(self, step: int, part: int = 0) -> Any:
+        """Slice `part` of an update's batch, augmented where the study says so. A function of (seeds, step) alone."""
         if not (self.setup.study.augment and self.setup.workload.augments):
-            return self.batches.at(step)
-        batch = self._augmented(step) if not self._augmentation_draws else None
+            return self.batches.at(step, part)
+        batch = self._augmented(step, part) if not self._augmentation_draws else None
         if self._augmentation_draws or HOST.touched:
             self._augmentation_draws = True
-            batch = self._augmented(step)
+            batch = self._augmented(step, part)
         return batch
 
-    def _augmented(self, step: int) -> Any:
-        batch, device, rule = self.batches.at(step), self.setup.device, self.rule
+    def _augmented(self, step: int, part: int) -> Any:
+        batch, device, rule = self.batches.at(step, part), self.setup.device, self.rule
         if self._augmentation_draws:
-            HOST.seed(rule.draw_seed(Draws.AUGMENTATION_HOST, step))
+            HOST.seed(rule.draw_seed(Draws.AUGMENTATION_HOST, step, part))
         else:
             HOST.rest()
-        seed_torch_generators(rule.draw_seed(Draws.AUGMENTATION_TORCH, step), device)
-        generator = torch.Generator(device).manual_seed(rule.draw_seed(Draws.AUGMENTATION, step))
+        seed_torch_generators(rule.draw_seed(Draws.AUGMENTATION_TORCH, step, part), device)
+        generator = torch.Generator(device).manual_seed(rule.draw_seed(Draws.AUGMENTATION, step, part))
         return self.setup.workload.augment(batch, self.point, generator)
 
     def read_gradient_norm(self) -> float:
@@ -209,7 +228,13 @@ class TrialRun:
         return len(self.losses)
 
     def divergence(self) -> Divergence | None:
-        """Read back the losses that were not read yet; what is not finite among them, or in gradient and weights."""
+        """Read back the losses that were not read yet; what is not finite among them, or in gradient and weights.
+
+        Raises WorkloadError where the slices of a batch had no weight.
+        """
+        totals = dict(self.totals)
+        self.totals.clear()
+        check_totals(list(totals.values()), list(totals))
         new = self.losses[self._checked :]
         if not new:
             return None
@@ -311,6 +336,7 @@ class TrialRun:
         self.gradient_norm = float(state["gradient_norm"])
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
+        self.totals = {}
         alike = state["numerics"] == self.setup.numerics.text and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
