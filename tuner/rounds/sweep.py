@@ -44,6 +44,7 @@ from tuner.design.seeds import derived_seed
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.update_words import EMA_STEPS
 from tuner.errors import DeclarationError, TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
@@ -96,7 +97,11 @@ class SweepPlan:
         return budget
 
     def study(self, name: str, budget: StepBudget, num_trials: int) -> Study:
-        """A study of constant rates, without augmentation."""
+        """A study of constant rates, without augmentation, and of the weights themselves.
+
+        Averages of them would not train faster: they come some `ema_steps` later to where the weights are already, and
+        the sweep asks how many steps the training needs.
+        """
         rates = Range(self.rates[0], self.rates[-1], log=True)
         return Study(
             name=name,
@@ -116,7 +121,7 @@ class SweepPlan:
             keep_best=1,
             augment=False,
             lineage=(("sweep", self.digest),),
-            **words_of_updates(self.campaign),
+            **words_of_updates(self.campaign) | {EMA_STEPS: 0},
         )
 
     def trials(self, study: Study, rates: tuple[float, ...]) -> tuple[Trial, ...]:
@@ -151,6 +156,8 @@ def sweep_plan(campaign: Campaign, sweep: Sweep) -> SweepPlan:
     chosen = _chosen_by_loop(space, sweep.values) if isinstance(campaign.workload, OwnLoop) else {}
     optimizer = chosen.get("optimizer") or sweep.optimizer or campaign.optimizer
     values = chosen | sweep_values(space, str(optimizer or ""), sweep.values)
+    if not isinstance(campaign.workload, OwnLoop) and EMA_STEPS not in sweep.values:
+        values.pop(EMA_STEPS, None)
     return SweepPlan(campaign, sweep, tuple(values.items()))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
 from tuner.records import Numerics, PrefixKey
+from tuner.training.averages import averages_of, shown_weights
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.engine import Measured, Weights
@@ -40,6 +41,7 @@ class TrialRun:
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
+    `averages`: those of the weights, where they are evaluated in place of the weights; else None.
     `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
@@ -64,6 +66,7 @@ class TrialRun:
         self.groups = recorded(groups)
         given = [group.for_optimizer() for group in groups]
         self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
+        self.averages = averages_of(setup.ema_steps_of(trial), self.model)
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""
@@ -121,8 +124,14 @@ class TrialRun:
             self.losses.append(loss)
             if norm is not None:
                 self.norms.append(norm)
-            self.step = step + 1
+            self.moved()
         return False
+
+    def moved(self) -> None:
+        """Another update was made."""
+        self.step += 1
+        if self.averages is not None:
+            self.averages.take(self.step)
 
     def batch_at(self, step: int) -> Any:
         """The batch of an update, augmented where the study says so. A function of (seeds, step) alone."""
@@ -182,7 +191,7 @@ class TrialRun:
 
         Outside of it those that are trained; both are the same where nothing is averaged.
         """
-        return nullcontext()
+        return shown_weights(self.averages, self.optimizer)
 
     def seed_evaluation(self) -> None:
         """Seed the generators that metrics may draw from, by the step."""
@@ -267,6 +276,7 @@ class TrialRun:
             "first_loss": self.first_loss,
             **({} if self.rule.clip_norm is None else {"norms": _stacked(self.norms)}),
             **({"groups": as_state(self.groups)} if self.groups else {}),
+            **({} if self.averages is None else {"averages": self.averages.state()}),
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
@@ -280,6 +290,7 @@ class TrialRun:
         self._check_groups(state)
         set_tensors(self.model, state["model"], self.setup.device)
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
+        whole = self.averages is None or self.averages.load(state.get("averages"))
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
         self.losses = list(state["losses"].to(self.setup.device))
@@ -289,7 +300,7 @@ class TrialRun:
         self._checked = len(self.losses)
         alike = state["numerics"] == self.setup.numerics.text and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
-        self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
+        self.exact = bool(state["exact"]) and alike and same and has_extra and whole  # tuner 0.1 saved no extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 

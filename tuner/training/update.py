@@ -9,6 +9,7 @@ The update of step s (from 0), in this order:
 5. Sparse gradients become what the optimizer takes.
 6. The gradient is clipped to the norm `clip_norm`, where the point has one.
 7. The optimizer makes its step at the learning rate of s.
+8. Averages of the weights move, where they are evaluated in place of the weights (`TrialRun.moved`).
 
 `Update` makes it for a trial alone. Trials that train together have it made by other operations on stacked tensors
 (`tuner.fused.group`), with the same rule and the same order.
