@@ -9,7 +9,8 @@ from tuner.errors import DeclarationError
 # Hyperparameters that reach a training only through its learning rates; a model never sees them.
 OF_THE_SCHEDULE = ("warmup_steps", "decay_fraction")
 # Averages of the weights change nothing in a training, so no model sees over how many steps they are.
-OF_THE_AVERAGES = ("ema_steps",)
+EMA_STEPS = "ema_steps"
+OF_THE_AVERAGES = (EMA_STEPS,)
 # Columns of every table of trials; no hyperparameter can be called so.
 TRIAL_COLUMNS = (
     "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from tuner.design.hyperparameters import Choice, Constant, Domain, Range, Value
-from tuner.design.names import Name
+from tuner.design.names import EMA_STEPS, Name
 from tuner.design.optimizers import optimizer_of
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Trainable, Workload
@@ -13,7 +13,6 @@ from tuner.errors import DeclarationError
 
 # Precisions by name. "tf32": float32 whose products have ten bits of mantissa, on GPUs that have it.
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")
-EMA_STEPS = "ema_steps"
 _DECAYS = ("emadecay", "modelemadecay", "ema", "emamomentum", "emarate")  # how other tools say it, in letters
 
 

@@ -11,10 +11,10 @@ from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Choice, Domain, Range
-from tuner.design.names import Name
+from tuner.design.names import EMA_STEPS, Name
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.update_words import EMA_STEPS, values_of
+from tuner.design.update_words import values_of
 from tuner.errors import DeclarationError
 from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
 from tuner.records.conclusions import RegimeVerdict

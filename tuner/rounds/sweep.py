@@ -36,7 +36,7 @@ from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign, Sweep
 from tuner.design.hyperparameters import Condition, Constant, Hyperparameter, Range, Value
-from tuner.design.names import Name
+from tuner.design.names import EMA_STEPS, Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.own_loop import OwnLoop
 from tuner.design.points import Point
@@ -44,7 +44,6 @@ from tuner.design.seeds import derived_seed
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.update_words import EMA_STEPS
 from tuner.errors import DeclarationError, TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
