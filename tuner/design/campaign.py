@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from tuner.budget.by_share import declared_schedule
 from tuner.budget.families import OWN, constant, constant_then_decay
@@ -17,7 +17,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.round import Round, checked_steps, is_open
 from tuner.design.space import SearchSpace
 from tuner.design.stages import StartFrom, rounds_with_start
-from tuner.design.update_words import check_updates, check_updates_in
+from tuner.design.update_words import check_updates, check_updates_in, refuse_decay
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_names, check_workload_declared
@@ -121,6 +121,10 @@ class Campaign:
     start_from: StartFrom | None = None
     precision: str | None = None
     ema_steps: int | None = None
+
+    def __new__(cls, *_: object, **words: object) -> Self:
+        refuse_decay(words)
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         check_workload_declared(self.workload)

@@ -8,6 +8,9 @@ from tuner.errors import DeclarationError
 
 # Hyperparameters that reach a training only through its learning rates; a model never sees them.
 OF_THE_SCHEDULE = ("warmup_steps", "decay_fraction")
+# Averages of the weights change nothing in a training, so no model sees over how many steps they are.
+EMA_STEPS = "ema_steps"
+OF_THE_AVERAGES = (EMA_STEPS,)
 # Columns of every table of trials; no hyperparameter can be called so.
 TRIAL_COLUMNS = (
     "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",
@@ -62,6 +65,16 @@ class Name(NamedTuple):
     def is_of_the_schedule(self) -> bool:
         """Whether the hyperparameter only shapes the learning rate schedule."""
         return self.short in OF_THE_SCHEDULE
+
+    @property
+    def is_of_the_averages(self) -> bool:
+        """Whether the hyperparameter only says how weights are averaged."""
+        return self.short in OF_THE_AVERAGES
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a model that is trained here may read the hyperparameter."""
+        return not (self.is_of_the_schedule or self.is_of_the_averages)
 
 
 def refuse_name(name: str) -> None:

@@ -135,7 +135,7 @@ class Study:
         words = [str(optimizer), f"batch_size={batch_size}"]
         for text, value in sorted(point.values_by_name):
             name = Name.of(text)
-            if name.short not in ("optimizer", "batch_size") and not name.is_of_the_schedule:
+            if name.short not in ("optimizer", "batch_size") and name.is_shown:
                 words.append(name.short if isinstance(value, float) else f"{name.short}={value}")
         return " ".join(words)
 

@@ -10,6 +10,7 @@ import torch
 
 from tuner.design.data import MOST_WIDTHS
 from tuner.errors import NotFusible
+from tuner.fused.averages import GroupAverages
 from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
 from tuner.fused.noise import DropoutNoise
 from tuner.fused.operations import Rules, WritesShared
@@ -76,6 +77,7 @@ class Group:
         self.lanes = Lanes(self.setup.device) if self.setup.device.type == "cuda" else None
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
+        self.averages = GroupAverages(self.runs, self.model)
         constants, numbers = split_points([run.point for run in runs], self.setup.device)
         self.precision = runs[0].rule.precision  # of all: a name that differs leaves trials apart
         loss = computed(self.setup.workload.loss, self.precision, self.setup.device)
@@ -108,12 +110,13 @@ class Group:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss.
+        """Memory of the stacks, their gradients, averages and optimizer state, and of one pass through the loss.
 
         What is shared is an input of the pass, and counted there.
         """
         stacks = [*self.model.stacks.values(), *self.gradients]
-        return sum(tensor.nbytes for tensor in stacks) + self.optimizer.num_bytes + self.pass_bytes
+        kept = self.optimizer.num_bytes + self.averages.num_bytes
+        return sum(tensor.nbytes for tensor in stacks) + kept + self.pass_bytes
 
     @property
     def num_bytes_once(self) -> int:
@@ -159,6 +162,7 @@ class Group:
                     for trial in self.live:
                         self.runs[trial].step += 1
                         self._made[trial] += 1
+                    self.averages.take(self.live)
         finally:
             if losses:
                 self._hand_over(losses, norms)
@@ -171,15 +175,17 @@ class Group:
         self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
 
     def snapshot(self) -> Any:
-        """Copies of everything that training changes: in the stacks, and in the optimizers."""
+        """Copies of everything that training changes: in the stacks, in the optimizers, and in the averages."""
         self.model.parted.clear()
         copies = {name: tensor.clone() for name, tensor in self.model.stacks.items()}
-        return copies, [tensor.clone() for tensor in self.optimizer.changing], self.optimizer.kept()
+        changing = [tensor.clone() for tensor in self.optimizer.changing]
+        return copies, changing, self.optimizer.kept(), self.averages.kept()
 
     def restore(self, kept: Any) -> None:
         """Go back to a snapshot that was taken before any update of this group."""
-        stacks, changing, states = kept
+        stacks, changing, states, averages = kept
         self._settle()
+        self.averages.restore(averages)
         for name, tensor in self.model.stacks.items():
             tensor.copy_(stacks[name] if name in stacks else self.model.parted[name])
         for tensor, copy in zip(self.optimizer.changing, changing, strict=True):

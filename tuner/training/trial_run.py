@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -14,6 +14,7 @@ from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
 from tuner.records import Numerics, PrefixKey
+from tuner.training.averages import averages_of, shown_weights
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.engine import Measured, Weights
@@ -25,7 +26,7 @@ from tuner.training.host_generators import HOST
 from tuner.training.loss_scale import LossScale
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
-from tuner.training.optimizers import make_optimizer, spec_of
+from tuner.training.optimizers import make_optimizer
 from tuner.training.precision import computing, updating
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
@@ -44,6 +45,7 @@ class TrialRun:
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
     `scale`: that of the loss in fp16; None in other precisions.
+    `averages`: those of the weights, where they are evaluated in place of the weights; else None.
     `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
@@ -68,6 +70,7 @@ class TrialRun:
         self.groups = recorded(groups)
         given = [group.for_optimizer() for group in groups]
         self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
+        self.averages = averages_of(setup.ema_steps_of(trial), self.model)
         slices, training = self.rule.slices, setup.data.training
         self.batches = TrainingBatches(training, setup.batch_size_of(trial), trial.data_seed, slices)
         self.weigh = weigher(setup.workload, training, self.batches.slice_size) if slices > 1 else None
@@ -140,8 +143,15 @@ class TrialRun:
             self.losses.append(loss)
             if norm is not None:
                 self.norms.append(norm)
-            self.step = step = step + 1
+            self.moved()
+            step = self.step
         return False
+
+    def moved(self) -> None:
+        """Another update was made."""
+        self.step += 1
+        if self.averages is not None:
+            self.averages.take(self.step)
 
     def batch_at(self, step: int) -> Any:
         """The batch of an update, augmented where the study says so, or its `Slices`."""
@@ -215,8 +225,7 @@ class TrialRun:
 
         Outside of it those that are trained; both are the same where nothing is averaged.
         """
-        shows = spec_of(self.optimizer).shows
-        return nullcontext() if shows is None else shows(self.optimizer)
+        return shown_weights(self.averages, self.optimizer)
 
     def seed_evaluation(self) -> None:
         """Seed the generators that metrics may draw from, by the step."""
@@ -314,6 +323,7 @@ class TrialRun:
             **({} if self.rule.clip_norm is None else {"norms": _stacked(self.norms)}),
             **({"groups": as_state(self.groups)} if self.groups else {}),
             **({"scale": self.scale.state()} if self.scale is not None else {}),
+            **({} if self.averages is None else {"averages": self.averages.state()}),
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
@@ -327,6 +337,7 @@ class TrialRun:
         self._check_groups(state)
         set_tensors(self.model, state["model"], self.setup.device)
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
+        whole = self.averages is None or self.averages.load(state.get("averages"))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scale is not None:
             self.scale.load(state["scale"])
@@ -339,7 +350,7 @@ class TrialRun:
         self.totals = {}
         alike = state["numerics"] == self.setup.numerics.text and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
-        self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
+        self.exact = bool(state["exact"]) and alike and same and has_extra and whole  # tuner 0.1 saved no extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 

@@ -10,6 +10,7 @@ The update of step s (from 0), in this order:
    finite, the update ends here, and is no step (`loss_scale`).
 6. The gradient is clipped to the norm `clip_norm`, where the point has one.
 7. The optimizer makes its step at the learning rate of s.
+8. Averages of the weights move, where they are evaluated in place of the weights (`TrialRun.moved`).
 
 Where a batch is cut into slices (see `slices`), each slice has 1 to 4 for itself, one after the other, with seeds of
 its own; then their gradients are added up by their weights, and what follows is done once. So the running statistics

@@ -98,7 +98,7 @@ def try_update(run: TrialRun) -> None:
         diverged_weights(run.read_gradient_norm(), run.parameters, 1)
     run.draws = run.draws or HOST.touched
     run.losses.append(loss.detach())
-    run.step = 1
+    run.moved()
 
 
 @contextmanager
@@ -219,7 +219,7 @@ def _restored(run: TrialRun, saved: Mapping[str, Any]) -> TrialRun:
 
 def _check_loaded(restored: TrialRun, saved: Mapping[str, Any]) -> None:
     now = restored.state()
-    for part in ("model", "optimizer", "losses"):
+    for part in ("model", "optimizer", "losses", *({"averages"} & saved.keys())):
         _check_same_bits(saved[part], now[part], f"the {part} of a loaded state")
 
 
@@ -239,9 +239,14 @@ def _difference(live: TrialRun, restored: TrialRun) -> str:
     one, other = live.losses[-1], restored.losses[-1]
     if not _same(one, other):
         return f"the loss of its next update is {float(other)!r} instead of {float(one)!r}"
-    mine, theirs = tensors_of(live.model), tensors_of(restored.model)
+    mine, theirs = _trained(live), _trained(restored)
     first = next((name for name, value in mine.items() if not _same(value, theirs.get(name))), "")
     return first and f"{first} is another after its next update"
+
+
+def _trained(run: TrialRun) -> dict[str, torch.Tensor]:
+    averages = {} if run.averages is None else run.averages.state()
+    return tensors_of(run.model) | {f"the average of {name}": value for name, value in averages.items()}
 
 
 def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], difference: str, suspects: list[str]) -> None:
