@@ -8,7 +8,7 @@ import pandas as pd
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
-from tuner.records import GroupRecord, Promises
+from tuner.records import STOPPED_EARLY, GroupRecord, Promises
 from tuner.records.promises import EVERYTHING, SEEDS
 from tuner.shown import in_html, shown
 
@@ -60,7 +60,7 @@ class StudyFrames:
         study = self.study
         states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
         ascending = study.objective.direction == "minimize"
-        best = self.complete.sort_values("best_value", ascending=ascending, kind="stable").head(5)
+        best = self.selectable.sort_values("best_value", ascending=ascending, kind="stable").head(5)
         table = best[["trial", "best_value", "best_step", *self.hyperparameters]]
         return (
             f"<div><b>{in_html(study.name)}</b>: {in_html(study.goal)}<br>{in_html(study.objective.direction)} "
@@ -82,8 +82,22 @@ class StudyFrames:
     @property
     def complete(self) -> pd.DataFrame:
         """Trials that ran their whole budget and have a finite best value: verdicts are about these (D11)."""
+        found = self.selectable
+        return found[~self.stopped_early(found)]
+
+    @property
+    def selectable(self) -> pd.DataFrame:
+        """Complete trials with a finite best value, those that stopped early too: the winner is among these (A12)."""
         trials = self.trials
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
+
+    def stopped_early(self, rows: pd.DataFrame | None = None) -> pd.Series:
+        """Of rows of `trials` (all of them) those that are complete before the end of the budget (`patience_steps`).
+
+        They are censored: a longer training might have improved again, so no verdict about steps rests on them.
+        """
+        rows = self.trials if rows is None else rows
+        return (rows["state"] == "complete") & rows["reason"].astype(str).str.startswith(STOPPED_EARLY)
 
     @property
     def unfinished(self) -> int:
@@ -145,9 +159,18 @@ TOP = 3
 
 
 def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
-    """Completed trials, best first; equal values keep the order of their numbers."""
+    """Completed trials, best first; equal values keep the order of their numbers. For verdicts: see `ranked_results`"""
+    return _ranked(frames, frames.complete)
+
+
+def ranked_results(frames: StudyFrames) -> pd.DataFrame:
+    """The same with the trials that stopped early: for what is selected, listed and drawn."""
+    return _ranked(frames, frames.selectable)
+
+
+def _ranked(frames: StudyFrames, rows: pd.DataFrame) -> pd.DataFrame:
     ascending = frames.study.objective.direction == "minimize"
-    return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
+    return rows.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
 
 
 MINIMUM_COMPLETE = 5  # [P] completed trials below which a study shows nothing as a whole
