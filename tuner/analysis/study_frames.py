@@ -149,6 +149,19 @@ class StudyFrames:
         return [hyperparameter.name for hyperparameter in self.study.hyperparameters]
 
 
+WITHOUT_STOPPING = "The rounds before answer it; to ask it of this round, leave patience_steps out."
+
+
+def stopping_words(frames: StudyFrames) -> str:
+    """Why no verdict about steps rests on the trials of a study with early stopping, as the begin of a sentence."""
+    stopped = int(frames.stopped_early().sum())
+    return (
+        f"{stopped} of {len(frames.selectable)} completed trials stopped early (patience_steps="
+        f"{frames.study.patience_steps:,}): trials of this round are not equally long, and what more steps would have "
+        "given is not known"
+    )
+
+
 def table_in_html(frame: pd.DataFrame) -> str:
     """A frame as a notebook shows it, whatever its names and cells hold."""
     plain = frame.map(lambda value: shown(value) if isinstance(value, str) else value)

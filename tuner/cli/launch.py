@@ -73,6 +73,8 @@ def print_studies(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     console().print(_table_of_plans(plans))
     for plan in plans:
+        if plan.at_most:
+            say(plan.at_most)
         if plan.finished:
             say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
     if saved := sum(plan.saved_steps for plan in plans):
@@ -198,7 +200,7 @@ def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quie
     study = prepared.study
     check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{session.name} {study.name}: {study.goal}")
-    say(f"{len(prepared.trials)} trials of {study.length_in_words}, {prepared.budget.origin.sentence}")
+    say(f"{len(prepared.trials)} trials of {study.trains_in_words}, {prepared.budget.origin.sentence}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
     row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)

@@ -1,6 +1,6 @@
 """Learning rate schedules of the rounds, and how a longer round uses its extra steps (A34-A43)."""
 
-from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.study_frames import ranked_results
 from tuner.budget.schedules import Schedule
 from tuner.budget.transfer import transfer_report
 from tuner.plots.schedules import SCHEDULES, base_rate, schedules_frame, schedules_plot
@@ -41,7 +41,7 @@ def schedules(material: Material) -> list[Part]:
 
 
 def _best(material: Material, study: StudyMaterial) -> TrialRecord | None:
-    ranked = ranked_trials(study.frames)
+    ranked = ranked_results(study.frames)
     return material.record(study, int(ranked["trial"].iloc[0])) if len(ranked) else None
 
 
