@@ -112,7 +112,7 @@ class Plan:
 
     @property
     def at_most(self) -> str:
-        """That its trials may stop early, so that its steps and its time are limits; "" where they train all of them."""
+        """That its trials may stop early, so that its steps and its time are limits; "" where they train all steps."""
         if not self.study.patience_steps:
             return ""
         return (

@@ -151,8 +151,8 @@ FEWEST_SEARCHED = 10  # [P] points below which a search tells little (B19, B21)
 class PlannedRound:
     """A round before it is trained. relevance: its length as a share of the production length (A29).
 
-    control: what a control of a stage declares besides its trials, as it is written; "" of other rounds. patience: after
-    so many steps without an improvement a trial stops early, so that `steps` is a limit; 0: never.
+    control: what a control of a stage declares besides its trials, as it is written; "" of other rounds. patience:
+    after so many steps without an improvement a trial stops early, so that `steps` is a limit; 0: never.
     """
 
     number: int
@@ -221,7 +221,8 @@ def _growing_rounds(campaign: Campaign, total_steps: int, count: int | None) -> 
     for number, (trials, steps) in enumerate(zip([*counts[1:], finals], lengths[1:], strict=False), 2):
         promoted, fresh = _split(trials)
         planned.append(PlannedRound(number, steps, 0, promoted, fresh, 0, steps / production))
-    return (*planned[:-1], replace(planned[-1], patience=last.patience_steps or 0))
+    final = planned[-1]
+    return (*planned[:-1], replace(final, patience=(last.patience_steps or 0) if final.promoted else 0))
 
 
 def rounds_of_one_length(
