@@ -65,7 +65,7 @@ def test_it_is_a_number_of_steps(steps):
 
 
 def campaign(*rounds, workload=None, **more):
-    from support.tiny import Tiny  # noqa: PLC0415
+    from support.tiny import Tiny
 
     return Campaign(workload or Tiny(), [FIRST, *rounds], name="c", **more)
 
@@ -78,7 +78,7 @@ def test_a_round_from_which_another_follows_refuses_it():
 
 
 def test_a_round_that_a_control_is_compared_with_refuses_it(tmp_path):
-    from tuner import weights_from  # noqa: PLC0415
+    from tuner import weights_from
 
     start = weights_from(tmp_path / "w.safetensors", steps=10)
     control = Round("control", trials=4, space=SPACE, start="scratch")
@@ -125,5 +125,7 @@ def test_a_loop_of_the_users_own_refuses_it():
     with pytest.raises(DeclarationError, match=r"patience_steps = 50 would change nothing, because Loop.train trains"):
         campaign(final, workload=Loop())
     asked = OwnLoop(select_by=LESS)
-    with pytest.raises(DeclarationError, match="patience_steps = 50 would change nothing, because your own code trains"):
+    with pytest.raises(
+        DeclarationError, match="patience_steps = 50 would change nothing, because your own code trains"
+    ):
         campaign(final, workload=asked)

@@ -10,7 +10,7 @@ from tuner.budget.step_budget import StepBudget
 TARGET = 0.12
 
 
-class _Weight(nn.Module):
+class Weight(nn.Module):
     """One weight, which grows by the learning rate at every step."""
 
     def __init__(self):
@@ -34,7 +34,7 @@ class Passing(Workload):
         return Splits(training=(torch.ones(8, 1),), validation=(torch.ones(4, 1),))
 
     def model(self, point):
-        return _Weight()
+        return Weight()
 
     def loss(self, model, batch, point):
         return -model(batch[0]).mean()

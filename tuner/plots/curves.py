@@ -42,9 +42,8 @@ def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the bes
 
 
 def _stopped(mine: pd.DataFrame) -> str:
-    """That the trial of a panel stopped early, for its title."""
-    step = mine["stopped"].iloc[0] if "stopped" in mine else pd.NA
-    return "" if pd.isna(step) else f",\nstopped early at {int(step):,}"
+    """That the trial of a panel stopped early, for its title: where its curves end."""
+    return ", stopped early" if "stopped" in mine and mine["stopped"].notna().any() else ""
 
 
 def _row_of(figure: Figure, columns: int) -> list[Axes]:
