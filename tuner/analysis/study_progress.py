@@ -33,7 +33,7 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
     counts = ledger.state_counts(row.study_id)
     records = ledger.trials(row.study_id)
     budget = row.study.budget.max_train_steps
-    planned = len(records) * budget
+    planned = sum(record.step if record.stopped_early else budget for record in records)
     start = ledger.conclusion(row.campaign, StageStart, row.study_id)
     return {
         "campaign": row.campaign, "study": row.study.name, "goal": row.study.goal, "trials": len(records),

@@ -84,9 +84,15 @@ def _draw(rounds: Sequence[StudyFrames]) -> Drawn:
         for trial in ranked_results(frames)["trial"].head(TOP if len(rounds) == 1 else 1):
             if trial in frames.schedules:
                 base, study = base_rate(frames, trial), f"{frames.study.name} " if len(rounds) > 1 else ""
-                based[f"{study}trial {trial}: {base:.3g}"] = frames.schedules[trial], base
+                based[f"{study}trial {trial}: {base:.3g}{_stopped(frames, trial)}"] = frames.schedules[trial], base
     table = schedules_frame(based)
     return schedules_plot(table, title=title), table
+
+
+def _stopped(frames: StudyFrames, trial: int) -> str:
+    """Where the training ended that has this schedule, if that was early."""
+    row = frames.trials[(frames.trials["trial"] == trial) & frames.stopped_early()]
+    return f", stopped early at {int(row['steps'].iloc[0]):,}" if len(row) else ""
 
 
 def _follows(frames: StudyFrames) -> bool:

@@ -98,7 +98,7 @@ def _behind(material: StudyMaterial, effort: StageEffort) -> Iterator[tuple[str,
     if material.study.start:
         yield "Control", f"{effort.words}, and nothing of an earlier stage (C5)"
     elif effort.inherited:
-        yield "Steps of a trial", effort.words
+        yield "Steps of a trial", ("at most " if material.study.patience_steps else "") + effort.words
 
 
 def _optimizer(material: StudyMaterial) -> str:

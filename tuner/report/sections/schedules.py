@@ -58,8 +58,10 @@ def _transfer(material: Material, study: StudyMaterial, record: TrialRecord) -> 
     if len(long) <= len(short):
         return f"{mine} trains no longer than {theirs}.", ()
     report = transfer_report(short, long)
+    stopped = f"{mine} stopped early, at step {record.step:,}. " if record.stopped_early else ""
+    mine = f"The schedule of {mine}" if stopped else mine
     return (
-        f"{mine} trains {counted(report.extra_steps, 'step')} more than {theirs}; {report.extra_share_at_low_rate:.0%} "
+        f"{stopped}{mine} trains {counted(report.extra_steps, 'step')} more than {theirs}; {report.extra_share_at_low_rate:.0%} "
         f"of them at less than a tenth of the base rate (A35). {_decay_words(short, long)}",
         tuple(f"{mine}: {warning}." for warning in report.warnings),
     )
@@ -89,7 +91,7 @@ def _row(study: StudyMaterial, record: TrialRecord, schedule: Schedule) -> tuple
     return (
         f"{study.study.name} trial {record.number}",
         readable(base_rate(study.frames, record.number)),
-        f"{len(schedule):,}",
+        f"{record.step:,} of {len(schedule):,}" if record.stopped_early else f"{len(schedule):,}",
         f"{warmup:,}",
         f"{len(schedule) - warmup - decay:,}",
         f"{decay:,}" if decay else NOTHING,
