@@ -16,11 +16,13 @@ from tuner.analysis.questions.longer_training import longer_training_finding
 from tuner.analysis.questions.regime import regime_finding
 from tuner.analysis.questions.transfer import transfer_findings
 from tuner.analysis.replicates import transfer_pairs
+from tuner.analysis.stage_chain import RecordedStage, chain_frame
 from tuner.analysis.study_frames import ranked_results, ranked_trials
 from tuner.analysis.study_progress import in_words, standing
 from tuner.analysis.trial_curves import has_curves, top_curves_frame
 from tuner.plots.best_steps import BEST_STEPS
 from tuner.plots.curves import CURVES
+from tuner.plots.schedules import SCHEDULES
 from tuner.records import STOPPED_EARLY, State
 from tuner.report.material import regime_of
 
@@ -174,6 +176,28 @@ def test_the_standing_counts_them():
     table = standing(ledger, ["digits"])
     assert table["stopped_early"].tolist() == [1]
     assert in_words(table)["states"].tolist() == ["3 complete (1 stopped early)"]
+
+
+def test_a_study_of_which_all_trials_have_ended_is_done():
+    early = replace(record(0), step=500, reason=f"{STOPPED_EARLY} at step 500")
+    _, ledger = ledger_of([early, record(1)])
+    assert standing(ledger, ["digits"])["steps_done"].tolist() == ["100%"]
+    _, ledger = ledger_of([early, replace(record(1, state=State.RUNNING), step=500)])
+    assert standing(ledger, ["digits"])["steps_done"].tolist() == ["67%"], "1,000 of 1,500 steps"
+
+
+def test_the_steps_of_a_stage_are_a_limit():
+    stopping = RecordedStage("tuned", None, 130, 100, stops_early=True)
+    table = chain_frame([stopping, replace(stopping, campaign="whole", stops_early=False)])
+    assert table["own"].tolist()[:2] == ["at most 100", "100"]
+    assert table["in all"].tolist()[:2] == ["at most 100", "100"]
+
+
+def test_a_schedule_says_where_its_training_ended():
+    _, table = SCHEDULES.draw([mixed()])
+    assert table["schedule"].unique().tolist() == [
+        "trial 0: 0.001, stopped early at 500", "trial 1: 0.001, stopped early at 700", "trial 2: 0.001",
+    ]  # fmt: skip
 
 
 def test_no_curves_is_told_apart_from_early_stops():

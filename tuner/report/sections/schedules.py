@@ -61,8 +61,9 @@ def _transfer(material: Material, study: StudyMaterial, record: TrialRecord) -> 
     stopped = f"{mine} stopped early, at step {record.step:,}. " if record.stopped_early else ""
     mine = f"The schedule of {mine}" if stopped else mine
     return (
-        f"{stopped}{mine} trains {counted(report.extra_steps, 'step')} more than {theirs}; {report.extra_share_at_low_rate:.0%} "
-        f"of them at less than a tenth of the base rate (A35). {_decay_words(short, long)}",
+        f"{stopped}{mine} trains {counted(report.extra_steps, 'step')} more than {theirs}; "
+        f"{report.extra_share_at_low_rate:.0%} of them at less than a tenth of the base rate (A35). "
+        f"{_decay_words(short, long)}",
         tuple(f"{mine}: {warning}." for warning in report.warnings),
     )
 
