@@ -181,7 +181,8 @@ class CampaignPlan:
     def table(self) -> pd.DataFrame:
         """One row for each stage. Columns: study, trials, steps_each, steps, saved_steps, seconds, checkpoint_bytes.
 
-        seconds: for one trial after the other on this machine. saved_steps: taken over from shorter trials.
+        seconds: for one trial after the other on this machine. Steps and seconds are limits where trials may stop early
+        (`patience_steps`). saved_steps: taken over from shorter trials.
         """
         rows = [
             {
@@ -198,7 +199,9 @@ class CampaignPlan:
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        return self.table.to_string(index=False) if self.stages else "\n".join(map(repr, self.rounds))
+        limits = [one.at_most for one in self.stages if one.at_most]
+        table = [self.table.to_string(index=False)] if self.stages else map(repr, self.rounds)
+        return "\n".join([*table, *limits])
 
 
 def run(
@@ -412,6 +415,8 @@ def export_weights(
     split first (on `device`), and the file's header and a logged line say its value beside the best single one; for
     that `study` is a study file or a `Campaign`. checkpoints: the folder, where it is not the storage's own.
 
+    Weights of a run that stopped early carry that in the metadata of the file, as `stopped_early`.
+
     Of a training that kept files in place of weights they are written into a folder, `target` without ".safetensors".
     Returns the path of what was written.
 
@@ -439,8 +444,11 @@ def export_weights(
             _log.log(logging.WARNING if mean.worse else logging.INFO, "%s", mean.words)
             return mean.write(Path(target)).path
     if as_ is not None:
-        return export_as(root, winner.checkpoint, Path(target), as_).path
-    return checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
+        written = export_as(root, winner.checkpoint, Path(target), as_).path
+    else:
+        written = checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
+    checkpoint_files.note_in_header(written, winner.notes)
+    return written
 
 
 @contextmanager

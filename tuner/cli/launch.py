@@ -76,6 +76,8 @@ def print_studies(*plans: Plan) -> None:
     for plan in plans:
         if words := plan.study.slices_in_words:
             say(f"{plan.study.name}: each batch is computed in {words}")
+        if plan.at_most:
+            say(plan.at_most)
         if plan.finished:
             say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
     if saved := sum(plan.saved_steps for plan in plans):
@@ -215,18 +217,22 @@ def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quie
     study = prepared.study
     check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{session.name} {study.name}: {study.goal}")
-    say(f"{len(prepared.trials)} trials of {study.length_in_words}, {prepared.budget.origin.sentence}")
+    say(f"{len(prepared.trials)} trials of {study.trains_in_words}, {prepared.budget.origin.sentence}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
     row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)
     counts = session.ledger.state_counts(row.study_id)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    early = sum(record.stopped_early for record in session.ledger.trials(row.study_id))
+    states += f" ({early} stopped early)" * bool(early)
     for words in _how_trained(session, row):
         say(words)
     say(f"{session.name} {study.name}: {states}; records in {session.ledger.safe_url}")
     code = told_failures(session, [row])
     about = ("--round", study.round)
-    if counts[State.COMPLETE]:
+    if counts[State.COMPLETE] and study.patience_steps:  # no question about steps or ranges is for such a round
+        next_step(command("best", session.name, after=about), command("trials", session.name, after=about))
+    elif counts[State.COMPLETE]:
         next_step(command("best-steps", session.name, after=about), command("boundaries", session.name, after=about))
     elif code is Exit.FAILED:
         next_step(command("trials", session.name, after=about))

@@ -29,6 +29,8 @@ _OF_PORTIONS = frozenset([
     "gradaccumulationsteps", "accumulategradbatches", "accumulationsteps", "accumsteps", "gradientaccumulations",
     "perdevicetrainbatchsize", "perdevicebatchsize",
 ])  # fmt: skip
+# Early stopping under the names of ours and of other tools; compared as above.
+_STOPPING = re.compile("patience(steps?|epochs?|evaluations?)?|early(stop|stopping|stopper)[a-z]*")
 # What other tools call the hyperparameters of the trainer: searched under these names, they would change nothing.
 _TRAINER_NAMES = {
     "lr": "learning_rate",
@@ -78,12 +80,13 @@ class Name(NamedTuple):
 
 
 def refuse_name(name: str) -> None:
-    """Raise DeclarationError for a name that branches would make, for a budget, a seed and a column of tables."""
+    """Raise DeclarationError for a name that branches would make, a budget, early stopping, a seed and a column."""
     if "." in name:
         raise DeclarationError(
             f"{name!r} has a dot, which is for hyperparameters inside branches(...); write {name.replace('.', '_')!r}"
         )
     refuse_budget_or_seed(name)
+    _refuse_stopping(name)
     refuse_column(name)
 
 
@@ -119,6 +122,17 @@ def refuse_budget_or_seed(name: str) -> None:
         raise DeclarationError(
             f"{name} is a random seed and is never tuned (B14): a lucky seed is no hyperparameter; "
             "use Campaign(seed=...) and replicates"
+        )
+
+
+def _refuse_stopping(name: str) -> None:
+    """Raise DeclarationError when a name would search how early trials stop: then they are not equally long (A11)."""
+    if _STOPPING.fullmatch(_letters(name)):
+        raise DeclarationError(
+            f"{name} would stop some trials of a study before others, and a search compares them after the same number "
+            "of steps (A11): the best checkpoint of each is chosen afterwards, so it is not needed. The last round may "
+            "have it, Round(..., promote=2, patience_steps=500). If it is something else, give it a name that says so "
+            "(plateau_patience, say)"
         )
 
 

@@ -33,6 +33,7 @@ class Study:
     source: where the trials were run, "" for trials of this program. What is unknown of an imported study is None, or
         0 for `batch_size`.
     start: "scratch" of a control of a stage: its trials start from the model's own initialization; "" as the campaign.
+    patience_steps: a trial stops early where its selection metric has not improved for so many steps; 0: never.
     sampler, batch: what proposes the points of an exploitation, and how many at a time; both are empty where points
         are quasi-random or chosen.
     slices: the parts that each batch is cut into. slice_size: examples of a slice, where their number follows from the
@@ -65,6 +66,7 @@ class Study:
     batch: int = 0
     num_examples: int | None = None
     start: str = ""
+    patience_steps: int = 0
     slices: int = 1
     slice_size: int = 0
     precision: str = ""
@@ -80,6 +82,11 @@ class Study:
     def length_in_words(self) -> str:
         """The budget like "1,500 steps (24 epochs)"."""
         return self.in_words(self.budget.max_train_steps)
+
+    @property
+    def trains_in_words(self) -> str:
+        """How long its trials train: the budget, "at most 1,500 steps" where trials may stop early."""
+        return f"at most {self.length_in_words}" if self.patience_steps else self.length_in_words
 
     def in_words(self, steps: int) -> str:
         """Steps of this study like "1,500 steps (24 epochs)"; steps alone where the length of an epoch is not known."""

@@ -18,6 +18,7 @@ from tuner.records.numerics_record import Numerics
 from tuner.records.promises import MeasuredPromises, Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
 from tuner.records.trial_records import (
+    STOPPED_EARLY,
     GroupRecord,
     Inherited,
     Measurement,
@@ -33,6 +34,7 @@ __all__ = [
     "FROZEN_FOLDER",
     "GROUP_FOLDER",
     "LOOP_FOLDER",
+    "STOPPED_EARLY",
     "BaseFile",
     "Checkpoint",
     "CheckpointKind",
