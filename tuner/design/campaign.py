@@ -17,6 +17,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.round import Round, checked_steps, is_open
 from tuner.design.space import SearchSpace
 from tuner.design.stages import StartFrom, rounds_with_start
+from tuner.design.update_words import check_updates
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_names, check_workload_declared
@@ -94,6 +95,10 @@ class Campaign:
     evaluate_every: the distance of evaluations in steps, in place of their number; a sweep has its own distances.
     start_from: the weights that all trials start from, `best_of(...)` an earlier stage; None: the model's own.
     keep_best: checkpoints kept of each trial, besides the latest (B44).
+    precision: in which trials compute, "bf16", "fp16", "tf32" or "float32", unless a search space chooses it; None:
+        float32 as torch is set.
+    ema_steps: exponential averages of the weights over about so many steps are evaluated, selected and exported, in
+        place of the weights that are trained; None: the weights themselves.
     name: how the storage knows it; by default the study file's name.
 
     Numbers of steps may be written as `epochs(...)` or `examples(...)`; `in_steps` makes steps of them.
@@ -114,6 +119,8 @@ class Campaign:
     warmup: float | None = None
     evaluate_every: int | None = None
     start_from: StartFrom | None = None
+    precision: str | None = None
+    ema_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_workload_declared(self.workload)
@@ -134,6 +141,7 @@ class Campaign:
         if self.regime is not None and self.regime not in get_args(Regime):
             raise DeclarationError(f"regime is one of {', '.join(get_args(Regime))}, got {self.regime!r}")
         self._check_counts()
+        check_updates(self, self._names_in_spaces())
         if self.sweep is not None:
             self._check_sweep(self.sweep)
 

@@ -23,6 +23,8 @@ TRAINER_FAMILIES: dict[str, Family] = {
     "learning_rate": "optimizer",
     "clip_norm": "optimizer",
     "batch_size": "optimizer",
+    "ema_steps": "optimizer",
+    "precision": "optimizer",
     "warmup_steps": "warmup",
     "decay_fraction": "schedule",
 }

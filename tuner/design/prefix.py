@@ -29,8 +29,20 @@ def base_digest(study: Study, trial: Trial, workload: str) -> str:
         _VERSION, workload, study.optimizer, study.batch_size, study.augment, sorted(point.items()), trial.seed,
         trial.data_seed, study.objective.metric, study.objective.direction, study.keep_best,
         *["traced"] * bool(study.traced_every),  # what a trial that is not traced left holds no traces
+        *_declared(study, trial),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+def _declared(study: Study, trial: Trial) -> list[tuple[str, object]]:
+    """What decides bits only where it is declared: digests of studies that do not stay what they were."""
+    point = trial.point
+    decisive: dict[str, tuple[object, object]] = {
+        "slices": (study.slices_of(point), 1),
+        "precision": (study.precision_of(point), ""),
+        "ema_steps": (study.ema_steps_of(point), 0),
+    }
+    return [(name, value) for name, (value, usual) in decisive.items() if value != usual]
 
 
 def path_digests(rates: Sequence[float], budget: StepBudget, steps: Iterable[int]) -> dict[int, str]:

@@ -36,6 +36,10 @@ class Study:
     start: "scratch" of a control of a stage: its trials start from the model's own initialization; "" as the campaign.
     sampler, batch: what proposes the points of an exploitation, and how many at a time; both are empty where points
         are quasi-random or chosen.
+    slices: the parts that each batch is cut into. slice_size: examples of a slice, where their number follows from the
+        batch size of a trial; 0 otherwise.
+    precision: in which the trials compute, a name of `design.precisions`; "" for float32 as torch is set.
+    ema_steps: steps over which weights are averaged before they are evaluated; 0: they are not.
     """
 
     name: str
@@ -62,6 +66,10 @@ class Study:
     batch: int = 0
     num_examples: int | None = None
     start: str = ""
+    slices: int = 1
+    slice_size: int = 0
+    precision: str = ""
+    ema_steps: int = 0
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -85,6 +93,19 @@ class Study:
     def in_words(self, steps: int) -> str:
         """Steps of this study like "1,500 steps (24 epochs)"; steps alone where the length of an epoch is not known."""
         return steps_in_words(steps, self.steps_per_epoch)
+
+    def slices_of(self, point: Point) -> int:
+        """The parts that each batch of a trial is cut into."""
+        batch_size = point.whole("batch_size", self.batch_size)
+        return batch_size // self.slice_size if self.slice_size else self.slices
+
+    def precision_of(self, point: Point) -> str:
+        """The precision of a trial; "" for float32 as torch is set."""
+        return str(point.get("precision") or self.precision)
+
+    def ema_steps_of(self, point: Point) -> int:
+        """The steps over which the weights of a trial are averaged; 0: they are not."""
+        return point.whole("ema_steps", self.ema_steps) if point.get("ema_steps", 0) is not None else 0
 
     def in_epochs(self, steps: int) -> str:
         """Like "24", for a column; a dash where the length of an epoch is not known."""

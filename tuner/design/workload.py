@@ -51,6 +51,11 @@ class Workload(Trainable):
     split_metrics_device: "cpu", or "same": `split_metrics` gets its values on the device where the models train.
     no_decay: "vectors": weight decay leaves out the parameters with fewer than two dimensions (biases, norms); None:
         it decays all of them, as torch does.
+    slices: the equal parts that each batch is cut into; each has its own dropout and augmentation and its own backward
+        pass, and their gradients are added up in a fixed order. They decide the bits of a trial. None: 1, or what
+        `micro_batch_size` says when a study is first launched.
+    micro_batch_size: examples that are computed at a time, where a whole batch does not fit into memory; None: a whole
+        batch. It changes no bit.
     """
 
     evaluation_batch_size: int = 1024
@@ -59,6 +64,8 @@ class Workload(Trainable):
     not_averaged: tuple[str, ...] = ()
     split_metrics_device: Literal["cpu", "same"] = "cpu"
     no_decay: Literal["vectors"] | None = None
+    slices: int | None = None
+    micro_batch_size: int | None = None
 
     def data(self) -> Splits:
         """The splits, the same at every call."""
@@ -123,6 +130,14 @@ class Workload(Trainable):
 
         Made by `vectors`, `matching` and `by_depth`, or dicts with "params", "rate" and "decay"; both are multiples, of
         the step's learning rate and of `weight_decay`. What no group takes keeps both.
+        """
+        raise NotImplementedError
+
+    def weight(self, batch: Batch) -> Any:
+        """What the loss of a batch is a mean over: a number, or a tensor [] on the device. Without it the examples.
+
+        The gradients of the slices of a batch are weighted by it. A loss that is a mean over tokens returns how many
+        tokens count: `(batch[1] != IGNORED).sum()`.
         """
         raise NotImplementedError
 

@@ -27,6 +27,7 @@ from tuner.design.study import Study
 from tuner.errors import StudyChanged
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records.conclusions import BudgetRecord
+from tuner.rounds.plan import words_of_updates
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -39,6 +40,7 @@ def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[st
     workload, own = campaign.workload, isinstance(campaign.workload, OwnLoop)
     declared = {"batch_size": str(workload.batch_size)} if workload.batch_size else {}
     declared |= {} if own else {"optimizer": str(campaign.optimizer)}
+    declared |= {name: str(value) for name, value in words_of_updates(campaign).items() if value not in ("", 0, 1)}
     if loaded.inherited is not None:
         declared["start"] = loaded.inherited.identity
     if not campaign.schedule_family.kind.unknown:

@@ -1,6 +1,7 @@
 """From a declared round to a study and its trials."""
 
 from dataclasses import replace
+from typing import Any
 
 from tuner.budget.schedules import Schedule, ScheduleFamily
 from tuner.design.campaign import Campaign
@@ -11,7 +12,7 @@ from tuner.design.quasi_random import quasi_random_points
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Trainable
+from tuner.design.workload import Trainable, Workload
 from tuner.errors import DeclarationError
 
 
@@ -46,9 +47,21 @@ def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Stu
         round=number,
         scientific=declared.scientific,
         start=declared.start or "",
+        **words_of_updates(campaign),
     )
     _check_learning_rate(study, campaign.workload)
     return study
+
+
+def words_of_updates(campaign: Campaign) -> dict[str, Any]:
+    """What a study keeps of the slices, the precision and the averages that its campaign declares."""
+    workload = campaign.workload
+    words: dict[str, Any] = {"precision": campaign.precision or "", "ema_steps": campaign.ema_steps or 0}
+    if isinstance(workload, Workload):
+        from_portions = workload.slices is None and workload.micro_batch_size is not None
+        words["slices"] = workload.slices or 1
+        words["slice_size"] = workload.micro_batch_size if from_portions else 0
+    return words
 
 
 def planned_trials(study: Study, start: int = 0) -> tuple[Trial, ...]:

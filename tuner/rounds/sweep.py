@@ -50,6 +50,7 @@ from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records.conclusions import SweepConclusion
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.launch import Session, launch_study, started_study
+from tuner.rounds.plan import words_of_updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class SweepPlan:
             keep_best=1,
             augment=False,
             lineage=(("sweep", self.digest),),
+            **words_of_updates(self.campaign),
         )
 
     def trials(self, study: Study, rates: tuple[float, ...]) -> tuple[Trial, ...]:

@@ -169,6 +169,18 @@ class TrainingSetup:
     def batch_size_of(self, trial: Trial) -> int:
         return trial.point.whole("batch_size", self.study.batch_size)
 
+    def slices_of(self, trial: Trial) -> int:
+        """The parts that each batch of a trial is cut into."""
+        return self.study.slices_of(trial.point)
+
+    def precision_of(self, trial: Trial) -> str:
+        """The precision of a trial; "" for float32 as torch is set."""
+        return self.study.precision_of(trial.point)
+
+    def ema_steps_of(self, trial: Trial) -> int:
+        """The steps over which the weights of a trial are averaged; 0: they are not."""
+        return self.study.ema_steps_of(trial.point)
+
     @property
     def evaluation_batch_size(self) -> int:
         """Never smaller than a training batch (B40)."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ from tuner.training.host_generators import HOST
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer
+from tuner.training.precision import computing
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import what_spoiled
@@ -58,7 +60,13 @@ class TrialRun:
         rates = _as_kernels_read_them(rates) if setup.device.type == "cuda" else tuple(rates)
         # A limit that no norm reaches multiplies gradients by 1, which changes no bit: so their norms are there.
         unclipped = math.inf if setup.study.traced_every else None
-        self.rule = UpdateRule(trial.seed, rates, self.point.get("clip_norm", unclipped))
+        self.rule = UpdateRule(
+            trial.seed,
+            rates,
+            self.point.get("clip_norm", unclipped),
+            slices=setup.slices_of(trial),
+            precision=setup.precision_of(trial),
+        )
         self.model = build_model(setup, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = trained_groups(setup.workload, self.model, self.point)
@@ -172,11 +180,19 @@ class TrialRun:
         self.seed_evaluation()
         measured: Measured = {}
         tallies = []
-        for split in (setup.data.training_sample, setup.data.validation):
-            size = setup.evaluation_batch_size
-            tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
-            measured |= tallies[-1].measured()
+        with self.shown(), computing(self.rule.precision, setup.device):
+            for split in (setup.data.training_sample, setup.data.validation):
+                size = setup.evaluation_batch_size
+                tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+                measured |= tallies[-1].measured()
         return measured, tallies
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Within the block the model has the weights that are evaluated, kept and exported.
+
+        Outside of it those that are trained; both are the same where nothing is averaged.
+        """
+        return nullcontext()
 
     def seed_evaluation(self) -> None:
         """Seed the generators that metrics may draw from, by the step."""
@@ -244,8 +260,9 @@ class TrialRun:
         return found | {str(LARGEST_GRADIENT_NORM): max(norms), str(CLIPPED_SHARE): clipped_share(norms, limit)}
 
     def weights(self, into: Weights | None = None) -> Weights:
-        """A copy of the model's state dict, in the memory of an older copy where that fits."""
-        return snapshot(self.model, into)
+        """A copy of the state dict of the evaluated model, in the memory of an older copy where that fits."""
+        with self.shown():
+            return snapshot(self.model, into)
 
     def frozen(self) -> Weights:
         """The parameters without gradients, as they are: no copies."""

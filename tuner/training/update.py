@@ -25,6 +25,7 @@ import torch
 from tuner.training.compiler import plain_step
 from tuner.training.host_generators import HOST
 from tuner.training.optimizers import settle_sparse
+from tuner.training.precision import computed
 from tuner.training.randomness import seed_torch_generators, step_seed
 from tuner.training.setup import TrainingSetup
 from tuner.training.stability import clip_gradients
@@ -51,11 +52,14 @@ class UpdateRule:
     """What decides the updates of a trial besides its model, loss and data.
 
     seed: of the trial. rates: the learning rate of each step. clip_norm: the largest norm of a gradient, or None.
+    slices: the parts that each batch is cut into. precision: in which loss and gradient are computed (see `precision`).
     """
 
     seed: int
     rates: tuple[float, ...]
     clip_norm: float | None = None
+    slices: int = 1
+    precision: str = ""
 
     def rate(self, step: int) -> float:
         """The learning rate of a step; that of the last one beyond the end."""
@@ -79,7 +83,7 @@ class Update:
     ) -> None:
         self.rule = rule
         self.device = setup.device
-        self.loss: Callable[..., Any] = setup.workload.loss  # untyped, as torch types backward()
+        self.loss: Callable[..., Any] = computed(setup.workload.loss, rule.precision, setup.device)
         self.model = model
         self.parameters = parameters
         self.optimizer = optimizer
@@ -94,14 +98,19 @@ class Update:
         Returns the loss [] before it, and the norm [] of its gradient before clipping; None where nothing is clipped.
         `host_draws`: an earlier step drew from Python's or NumPy's generators, so they are seeded for this one.
         """
-        self.prepare(step, host_draws=host_draws)
-        loss = self.loss(self.model, batch, point)
-        loss.backward()
+        loss = self.differentiate(batch, point, step, host_draws=host_draws)
         settle_sparse(self.optimizer, self.parameters)
         limit = self.rule.clip_norm
         norm = None if limit is None else clip_gradients(self.parameters, limit)
         self.apply(step)
-        return loss.detach(), norm
+        return loss, norm
+
+    def differentiate(self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool) -> torch.Tensor:
+        """The loss [] of a batch; the gradients of the parameters are those of it afterwards."""
+        self.prepare(step, host_draws=host_draws)
+        loss = self.loss(self.model, batch, point)
+        loss.backward()
+        return loss.detach()  # type: ignore[no-any-return]
 
     def prepare(self, step: int, *, host_draws: bool) -> None:
         """Seed the generators that the loss may draw from; clear the gradients; train mode."""
