@@ -14,7 +14,7 @@ import numpy as np
 
 from tuner.analysis.noise import Array
 
-RISE = 0.1  # [P] of the gain at the best rate: a loss that is so far above its lowest went up
+RISE = 0.25  # [P] of the gain at the best rate: a loss that is so far above its lowest went up
 SURE = 4.0  # [P] standard deviations of the noise that a rise exceeds
 BLOCKS = 50  # [P] parts of a curve, whose means are compared
 STRETCH = 2  # [P] blocks in a row that are up: one alone counts where it is up by more than the whole gain
@@ -83,14 +83,14 @@ def yardstick(curves: Sequence[LossCurve]) -> Yardstick:
     if not whole:
         raise ValueError("no trial at the best learning rate has finite losses")
     steps = whole[0].steps
-    fallen = np.mean([curve.losses[0] - np.interp(steps, *_blocks(curve)) for curve in whole], axis=0)
+    fallen = np.mean([curve.losses[0] - np.interp(steps, *block_means(curve)) for curve in whole], axis=0)
     noises = [_noise(curve.losses) for curve in whole]
     return Yardstick(float(fallen[-1]), float(np.median(noises)), tuple(steps), tuple(fallen))
 
 
 def signs_of(curve: LossCurve, against: Yardstick) -> Signs:
     """The first sign of instability in a curve; none where it falls about as it should."""
-    ends, means = _blocks(curve)
+    ends, means = block_means(curve)
     if not len(means):
         return Signs("diverged", curve.diverged_at, np.inf) if curve.diverged_at is not None else Signs()
     first = curve.losses[0]
@@ -126,8 +126,8 @@ def _width(curve: LossCurve) -> int:
     return max(1, len(curve.losses) // BLOCKS)
 
 
-def _blocks(curve: LossCurve) -> tuple[Array, Array]:
-    """The last step and the mean of each block; what is left over belongs to the last one."""
+def block_means(curve: LossCurve) -> tuple[Array, Array]:
+    """The last step and the mean of each of about BLOCKS parts, [blocks] each; what is left over is of the last one."""
     width = _width(curve)
     bounds = [*range(0, max(1, len(curve.losses) - width + 1), width), len(curve.losses)]
     parts = [(start, end) for start, end in pairwise(bounds) if end > start]

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tuner.analysis.loss_rises import LossCurve, block_means
 from tuner.analysis.stability_records import PERCENTILE, StabilityRecords, clip_norm_for
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StabilityPlot
@@ -50,15 +51,18 @@ def _series(curves: pd.DataFrame, by: str) -> Iterator[tuple[str, list[pd.DataFr
 
 
 def _losses(axes: Axes, series: Iterator[tuple[str, list[pd.DataFrame]]], unit: str, top: float, title: str) -> None:
-    """One colour a rate or warmup, one line a seed; what lies above the axis is drawn at its upper edge."""
+    """One colour a rate or warmup, a line of means for each seed; what lies above the axis is drawn at its edge."""
     theme.style(axes, x="step", y="training loss", title=title)
     for place, (name, parts) in enumerate(series):
         color, _ = theme.look(place)
         for number, part in enumerate(parts):
             loss = part["loss"].to_numpy(dtype=np.float64)
-            shown = np.minimum(np.where(np.isfinite(loss), loss, np.inf), top)
+            known = np.where(np.isfinite(loss), loss, np.inf)
+            steps = part["step"].to_numpy(dtype=np.float64)
+            axes.plot(steps, np.minimum(known, top), color=color, linewidth=0.5, alpha=0.15, label="_each")
+            ends, means = block_means(LossCurve(steps, known))
             label = f"{name} {unit}" if number == 0 else "_seed"
-            axes.plot(part["step"], shown, color=color, linewidth=0.9, alpha=0.8, label=label)
+            axes.plot(ends, np.minimum(means, top), color=color, linewidth=1.3, label=label)
     axes.set_ylim(top=top)
     if axes.get_lines():
         theme.legend(axes)
@@ -74,7 +78,7 @@ def _norms(axes: Axes, rates: pd.DataFrame) -> None:
             usable = np.isfinite(norms) & (norms > 0)
             if usable.any():
                 label = f"{name} x the best rate" if number == 0 else "_seed"
-                axes.plot(part["step"][usable], norms[usable], color=color, linewidth=0.9, alpha=0.8, label=label)
+                axes.plot(part["step"][usable], norms[usable], color=color, linewidth=0.6, alpha=0.6, label=label)
                 drawn = True
     if drawn:
         axes.set_yscale("log")
@@ -113,10 +117,10 @@ def _draw(records: StabilityRecords) -> Drawn:
 STABILITY = StabilityPlot(
     name="stability",
     title="Training stability",
-    caption="The best configuration at its learning rate and above it: training loss and gradient norm of each "
-    "update, one line a seed. Where the loss goes up for a stretch, training is unstable. The histogram shows the "
-    "recent norms at the best rate with their 90th percentile, a first value for clip_norm. The last panel shows the "
-    "warmups, each to a rate far above the unstable one.",
+    caption="The best configuration at its learning rate and above it: training loss of each update (pale), its means, "
+    "and gradient norms, one line a seed. Where the means go up for a stretch, training is unstable. The histogram "
+    "shows the recent norms at the best rate with their 90th percentile, a first value for clip_norm. The last panel shows "
+    "the warmups, each to a rate far above the unstable one.",
     absent="No trial of a stability study has finished yet.",
     place=115,
     draw=_draw,

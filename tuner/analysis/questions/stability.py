@@ -7,8 +7,11 @@ import pandas as pd
 from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.loss_rises import THRESHOLDS
 from tuner.analysis.questions.clipping import MOST
-from tuner.analysis.stability_records import EARLY, PERCENTILE, StabilityRecords
+from tuner.analysis.round_frames import round_of
+from tuner.analysis.stability_records import EARLY, PERCENTILE, StabilityRecords, stability_records
+from tuner.records.conclusions import StabilityStudies
 from tuner.shown import counted
+from tuner.storage.store import Ledger
 
 LONG = 0.05  # [S] of max_train_steps: with a longer warmup the budget may have to grow (B37)
 _PERCENTILE = f"{100 * PERCENTILE:.0f}th percentile"
@@ -21,7 +24,6 @@ QUESTION = Question(
     name="stability",
     sentence="Does instability limit the learning rate?",
     order=132,
-    scope="campaign",
     verdicts=(
         Verdict("stable", "fine"),
         Verdict("warmup_helps", "act", "Lengthen the warmup, and search higher learning rates (B37)."),
@@ -70,6 +72,14 @@ def stability_finding(records: StabilityRecords) -> Finding:
         action=_write_warmup(records, warmup) if warmup is not None else _action(records, unstable),
         caveats=_caveats(records, warmup),
     )
+
+
+def recorded_stability_findings(ledger: Ledger, campaign: str, study: str) -> list[Finding]:
+    """The answer of the newest stability study, where it trained a trial of this round; none otherwise."""
+    if ledger.conclusion(campaign, StabilityStudies) is None:
+        return []
+    records = stability_records(ledger, campaign)
+    return [stability_finding(records)] if round_of(records.study.name) == round_of(study) else []
 
 
 def _missing(records: StabilityRecords) -> str:
