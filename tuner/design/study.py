@@ -17,7 +17,8 @@ from tuner.design.space import SearchSpace
 from tuner.registry import Source
 
 UNKNOWN = "–"
-StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve"]
+StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve", "stability"]
+MOST_TRACED = 5_000  # [P] updates of a trial whose loss and gradient norm are recorded one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,14 @@ class Study:
         """Steps of one pass over the training split, without what is left over; None where that is not one number."""
         size = next(iter(self.space.batch_sizes), self.batch_size)
         return self.num_examples // size if self.num_examples and isinstance(size, int) and size else None
+
+    @property
+    def traced_every(self) -> int:
+        """Loss and gradient norm of every so many-th update are recorded one by one; 0: of none (B36).
+
+        Only trials of a stability study are traced: their question is what happens between evaluations.
+        """
+        return -(-self.budget.max_train_steps // MOST_TRACED) if self.kind == "stability" else 0
 
     @property
     def length_in_words(self) -> str:

@@ -9,11 +9,19 @@ from typing import Any, Self
 
 import torch
 
-from tuner.design.objective import BATCH_LOSS, CLIPPED_SHARE, GRADIENT_NORM, LARGEST_GRADIENT_NORM, SKIPPED_UPDATES
+from tuner.design.objective import (
+    BATCH_LOSS,
+    CLIPPED_SHARE,
+    GRADIENT_NORM,
+    LARGEST_GRADIENT_NORM,
+    SKIPPED_UPDATES,
+    STEP_LOSS,
+    STEP_NORM,
+)
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
-from tuner.records import Numerics, PrefixKey
+from tuner.records import Measurement, Numerics, PrefixKey
 from tuner.training.averages import averages_of, shown_weights
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
@@ -57,10 +65,12 @@ class TrialRun:
         self.point: Mapping[str, Any] = shown_point(trial.point)
         rates = rates_of(trial)
         rates = _as_kernels_read_them(rates) if setup.device.type == "cuda" else tuple(rates)
+        # A limit that no norm reaches multiplies gradients by 1, which changes no bit: so their norms are there.
+        unclipped = math.inf if setup.study.traced_every else None
         self.rule = UpdateRule(
             trial.seed,
             rates,
-            self.point.get("clip_norm"),
+            self.point.get("clip_norm", unclipped),
             slices=setup.slices_of(trial),
             precision=setup.precision_of(trial),
         )
@@ -81,6 +91,7 @@ class TrialRun:
         self.losses: list[torch.Tensor] = []
         self.norms: list[torch.Tensor] = []
         self._checked = 0  # losses that are known to be finite
+        self._traced: list[Measurement] = []
         self.gradient_norm = 0.0
         self.draws = slices > 1  # slices are seeded always, so that each has its own numbers from the first step on
         self._augmentation_draws = slices > 1  # it is called again where that is seen, so nothing depends on it
@@ -259,6 +270,7 @@ class TrialRun:
             divergence = given_up
         if divergence is None:
             return None
+        self._trace(torch.stack(self.losses).tolist(), divergence.step)
         return replace(divergence, what=divergence.what + what_spoiled(self.batches, divergence.step))
 
     def measure(self, evaluated: Measured | None = None) -> Measured:
@@ -274,12 +286,31 @@ class TrialRun:
         if self.scale is not None:
             measured[str(SKIPPED_UPDATES)] = float(self.scale.skipped_since)
             self.scale.skipped_since = 0
+        self._trace(batch_losses, self.step)
         self.losses, self.norms, self._checked = [], [], 0
         return measured
 
+    def traced(self) -> list[Measurement]:
+        """Losses and norms of single updates, as far as their study traces them, since the last call."""
+        found, self._traced = self._traced, []
+        return found
+
+    def _trace(self, losses: Sequence[float], until: int) -> None:
+        """Note the updates since the last evaluation, up to number `until`, counted from 1."""
+        every = self.setup.study.traced_every
+        if not every:
+            return
+        first = self.step - len(losses) + 1
+        norms = torch.stack(self.norms).tolist() if len(self.norms) == len(losses) else [math.nan] * len(losses)
+        for step, loss, norm in zip(range(first, until + 1), losses, norms, strict=False):
+            if step % every == 0 or step == 1:
+                self._traced += [Measurement(step, str(STEP_LOSS), loss), Measurement(step, str(STEP_NORM), norm)]
+
     def _measured_norms(self) -> dict[str, float]:
         found, limit = {str(GRADIENT_NORM): self.gradient_norm}, self.rule.clip_norm
-        if limit is None or len(self.norms) != len(self.losses):  # an older version saved losses without norms
+        if limit in (None, math.inf) or len(self.norms) != len(
+            self.losses
+        ):  # an older version saved losses without norms
             return found
         norms = torch.stack(self.norms).tolist()
         return found | {str(LARGEST_GRADIENT_NORM): max(norms), str(CLIPPED_SHARE): clipped_share(norms, limit)}
