@@ -18,7 +18,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.recorded_fusions import recorded_fusions
-from tuner.records import Price, State
+from tuner.records import Price, State, StepMemory
 from tuner.rounds.launch import Plan, Session, check_study, plan_study, work_on
 from tuner.rounds.prepared_round import Prepared, launch_prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
@@ -89,6 +89,7 @@ def print_studies(*plans: Plan) -> None:
                 f"(evaluations, evaluate_every of Campaign; verdicts need at least {MINIMUM_EVALUATIONS} evaluations)"
             )
     _say_fetching(plans)
+    _say_memory(plans)
 
 
 def say_dry_run(plans: Sequence[Plan]) -> None:
@@ -105,6 +106,23 @@ def _say_fetching(plans: Sequence[Plan]) -> None:
     line = next(filter(None, (fetching_words(plan.price) for plan in plans)), "")
     if line:
         say(line)
+
+
+def _say_memory(plans: Sequence[Plan]) -> None:
+    """What a trial takes, once for all plans that take the same, and how many trials fit together."""
+    told: set[object] = set()
+    for plan in plans:
+        memory = plan.price.memory
+        known = memory and (plan.study.batch_size, memory.parameters, memory.optimizer)
+        if memory is not None and known not in told:
+            told.add(known)
+            say(memory_words(plan.price, memory))
+
+
+def memory_words(price: Price, memory: StepMemory) -> str:
+    """The memory of a trial and what of it fits here, for a person."""
+    words = f"{memory.words}; {readable_bytes(memory.free)} free"
+    return words + (f", enough for about {price.together:,} trials together" if price.together > 1 else "")
 
 
 def _table_of_plans(plans: Sequence[Plan]) -> Table:

@@ -15,6 +15,7 @@ from tuner.errors import StudyChanged
 from tuner.records import Numerics, PrefixKey
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
+from tuner.training.compiled import compiler_of, repeats, with_compiler
 from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, frozen_in, set_extra_state, set_tensors, tensors_of
@@ -29,6 +30,7 @@ from tuner.training.randomness import seed_global_generators, seed_torch_generat
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import what_spoiled
 from tuner.training.stability import Divergence, clipped_share, diverged_loss, diverged_weights, total_norm
+from tuner.training.step_memory import out_of_memory_words
 from tuner.training.update import Draws, Update, UpdateRule
 
 
@@ -41,6 +43,7 @@ class TrialRun:
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
     `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
+    `compiler`: of what the study gives to `torch.compile`; "" where it compiles nothing.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
     """
@@ -59,6 +62,7 @@ class TrialRun:
             precision=setup.precision_of(trial),
         )
         self.model = build_model(setup, trial)
+        self.compiler = compiler_of(self.model, setup.workload.loss, setup.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = trained_groups(setup.workload, self.model, self.point)
         self.groups = recorded(groups)
@@ -74,7 +78,7 @@ class TrialRun:
         self.gradient_norm = 0.0
         self.draws = False
         self._augmentation_draws = False  # it is called again where that is seen, so nothing depends on it
-        self.exact = setup.profile == "exact"
+        self.exact = setup.profile == "exact" and repeats(self.compiler)
         self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
 
     @property
@@ -85,7 +89,7 @@ class TrialRun:
     @property
     def numerics(self) -> Numerics:
         """The Numerics of this trial; marked where it was not trained under one alone."""
-        return replace(self.setup.numerics, exact=self.exact)
+        return replace(with_compiler(self.setup.numerics, self.compiler), exact=self.exact)
 
     def note_initial(self) -> None:
         """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
@@ -245,6 +249,10 @@ class TrialRun:
         path = path_digests(rates_of(self.trial), self.setup.study.budget, [self.step])[self.step]
         return PrefixKey(self.base, path, self.numerics)
 
+    def out_of_memory(self) -> str:
+        """What an update needs, how much memory is free, and what to write; nothing else may be done with it after."""
+        return out_of_memory_words(self)
+
     def fresh(self) -> Self:
         """The same trial at its first step; it begins as this one did."""
         run = type(self)(self.setup, self.trial)
@@ -259,7 +267,7 @@ class TrialRun:
             "optimizer": self.optimizer.state_dict(),
             "losses": _stacked(self.losses),
             "gradient_norm": self.gradient_norm,
-            "numerics": self.setup.numerics.text,
+            "numerics": with_compiler(self.setup.numerics, self.compiler).text,
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
@@ -287,14 +295,19 @@ class TrialRun:
         self.gradient_norm = float(state["gradient_norm"])
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
-        alike = state["numerics"] == self.setup.numerics.text and is_repeatable(self.setup.device)
+        alike = state["numerics"] == with_compiler(self.setup.numerics, self.compiler).text and is_repeatable(
+            self.setup.device
+        )
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if state["numerics"] != self.setup.numerics.text or state.get("base") != self.base:
+        if (
+            state["numerics"] != with_compiler(self.setup.numerics, self.compiler).text
+            or state.get("base") != self.base
+        ):
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:
