@@ -89,6 +89,7 @@ def print_studies(*plans: Plan) -> None:
                 f"(evaluations, evaluate_every of Campaign; verdicts need at least {MINIMUM_EVALUATIONS} evaluations)"
             )
     _say_fetching(plans)
+    _say_compiling(plans)
     _say_memory(plans)
 
 
@@ -106,6 +107,17 @@ def _say_fetching(plans: Sequence[Plan]) -> None:
     line = next(filter(None, (fetching_words(plan.price) for plan in plans)), "")
     if line:
         say(line)
+
+
+def _say_compiling(plans: Sequence[Plan]) -> None:
+    """One line where a study compiles its model: trials that are short may take longer with it."""
+    slowest = max(plans, key=lambda plan: plan.price.compile_ms)
+    if slowest.price.compile_ms:
+        say(
+            f"torch.compile takes {readable_seconds(slowest.price.compile_ms / 1e3)} at the beginning of each trial, "
+            f"{slowest.compile_seconds / max(1e-9, slowest.seconds):.0%} of the time of {slowest.study.name}; a trial "
+            "trains alone where its model is compiled"
+        )
 
 
 def _say_memory(plans: Sequence[Plan]) -> None:

@@ -54,6 +54,8 @@ def best_fusion(setup: TrainingSetup, trials: Sequence[Trial], ahead: int, *, wo
             first = runs_of(quiet, trials, 1)
             if not first:
                 return Fusion(1, NO_MODEL)
+            if len(trials) > 1:
+                check_obstacles(first[0].model, setup.workload.loss)
             alone = _seconds_a_step(first)
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
@@ -104,7 +106,7 @@ def check_some_alike(setup: TrainingSetup, trials: Sequence[Trial]) -> None:
     with callers_generators_restored(setup.device):
         models = [run.model for run in islice(_made(quiet, trials), 2)]
         for model in models:
-            check_obstacles(model)
+            check_obstacles(model, setup.workload.loss)
         if len(models) > 1 and len(runs_of(quiet, trials, 2)) == 1:
             check_alike(models)
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
-_PROFILER: Any = torch.autograd.ProfilerConfig(
-    torch.autograd.ProfilerState.CPU, False, True, False, False, False, torch._C._profiler._ExperimentalConfig()
+_autograd: Any = torch.autograd  # has them without types
+_PROFILER = _autograd.ProfilerConfig(
+    _autograd.ProfilerState.CPU, False, True, False, False, False, torch._C._profiler._ExperimentalConfig()
 )
 
 
 @dataclass(slots=True)
 class Allocated:
-    """Bytes beyond what was there before: `peak` the most at a time, `left` at the end. Set when the block has ended."""
+    """Bytes beyond what was there before: `peak` the most at a time, `left` at the end of the block."""
 
     peak: int = 0
     left: int = 0
@@ -38,13 +39,14 @@ def allocated(device: torch.device) -> Iterator[Allocated]:
         found.left = torch.cuda.memory_allocated(device) - before
         return
     _be_silent_about_older_blocks()
-    torch.autograd._enable_profiler_legacy(_PROFILER)
+    _autograd._enable_profiler_legacy(_PROFILER)
     threads: list[list[Any]] = []
     try:
         yield found
     finally:
-        threads = torch.autograd._disable_profiler_legacy()
-    for event in (event for thread in threads for event in thread if event.kind() == "memory_alloc"):
+        threads = _autograd._disable_profiler_legacy()
+    events: list[Any] = [event for thread in threads for event in thread if event.kind() == "memory_alloc"]
+    for event in events:
         found.left += event.cpu_memory_usage()
         found.peak = max(found.peak, found.left)
 
@@ -62,9 +64,9 @@ def _be_silent_about_older_blocks() -> None:
     _silent.append(True)
     older = [torch.empty(1)]
     with _standard_error_closed():
-        torch.autograd._enable_profiler_legacy(_PROFILER)
+        _autograd._enable_profiler_legacy(_PROFILER)
         older.clear()
-        torch.autograd._disable_profiler_legacy()
+        _autograd._disable_profiler_legacy()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price, StepMemory
 from tuner.training.batches import Split
 from tuner.training.best import snapshot
+from tuner.training.compiled import start_afresh
 from tuner.training.data_checks import check_forms, check_repeatable, random_example
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import first_line, is_out_of_memory
@@ -251,12 +252,16 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
             raise WorkloadError(f"there is no price for what cannot be trained here: {memory.advice(owner)}")
         fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
-        _timed(lambda: run.advance(run.step + max(1, steps)), setup)
+        if run.compiler:
+            start_afresh()
+        first = _timed(lambda: run.advance(run.step + 1), setup)
+        run.advance(run.step + max(0, steps - 1))
         if steps:
             blocks = [_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS)]
         else:
             blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)]
         memory = memory_of_update(run)
+        first += _timed(run.evaluate, setup) if run.compiler else 0.0
         evaluation, processes, frozen = timed_evaluation(run), loading.count, left_out_bytes(run.frozen())
         latest = sum(t.numel() * t.element_size() for t in _tensors(run.state())) - frozen
         best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values()) - frozen
@@ -264,7 +269,8 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     rest = max(0.0, step - fetch) if not processes else step
     useful = useful_processes(fetch, rest, setup.most_loading)
     return Price(
-        1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers, memory
+        1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers, memory,
+        compile_ms=max(0.0, 1e3 * (first - step - evaluation)) if run.compiler else 0.0,
     )  # fmt: skip
 
 

@@ -89,7 +89,12 @@ class TrialRun:
     @property
     def numerics(self) -> Numerics:
         """The Numerics of this trial; marked where it was not trained under one alone."""
-        return replace(with_compiler(self.setup.numerics, self.compiler), exact=self.exact)
+        return replace(self._numerics, exact=self.exact)
+
+    @property
+    def _numerics(self) -> Numerics:
+        """Those that it is trained under now."""
+        return with_compiler(self.setup.numerics, self.compiler)
 
     def note_initial(self) -> None:
         """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
@@ -267,7 +272,7 @@ class TrialRun:
             "optimizer": self.optimizer.state_dict(),
             "losses": _stacked(self.losses),
             "gradient_norm": self.gradient_norm,
-            "numerics": with_compiler(self.setup.numerics, self.compiler).text,
+            "numerics": self._numerics.text,
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
@@ -295,19 +300,14 @@ class TrialRun:
         self.gradient_norm = float(state["gradient_norm"])
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
-        alike = state["numerics"] == with_compiler(self.setup.numerics, self.compiler).text and is_repeatable(
-            self.setup.device
-        )
+        alike = state["numerics"] == self._numerics.text and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if (
-            state["numerics"] != with_compiler(self.setup.numerics, self.compiler).text
-            or state.get("base") != self.base
-        ):
+        if state["numerics"] != self._numerics.text or state.get("base") != self.base:
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:
