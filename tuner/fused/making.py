@@ -211,7 +211,7 @@ def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
     """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
     try:
         check_scale(runs[0])
-        check_obstacles(runs[0].model)
+        check_obstacles(runs[0].model, runs[0].setup.workload.loss)
         group = exact_group(runs) if runs[0].setup.profile == "exact" else _fast_group(runs, steps)
         check_evaluation(runs[0], group.read)
     except Exception as error:

@@ -123,8 +123,13 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Estimated time of all trials, one after the other, evaluations included."""
-        return self.steps * self.price.step_ms / 1e3 + self.evaluation_seconds
+        """Estimated time of all trials, one after the other, evaluations and compiling included."""
+        return self.steps * self.price.step_ms / 1e3 + self.evaluation_seconds + self.compile_seconds
+
+    @property
+    def compile_seconds(self) -> float:
+        """Estimated time in which `torch.compile` compiles, once a trial."""
+        return len(self.trials) * self.price.compile_ms / 1e3
 
     @property
     def evaluation_seconds(self) -> float:

@@ -25,6 +25,7 @@ from tuner.records import Measurement, Numerics, PrefixKey
 from tuner.training.averages import averages_of, shown_weights
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
+from tuner.training.compiled import compiler_of, repeats, with_compiler
 from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, frozen_in, set_extra_state, set_tensors, tensors_of
@@ -41,6 +42,7 @@ from tuner.training.setup import TrainingSetup
 from tuner.training.slices import Slices, check_totals, weigher
 from tuner.training.spoiled import what_spoiled
 from tuner.training.stability import Divergence, clipped_share, diverged_loss, diverged_weights, total_norm
+from tuner.training.step_memory import out_of_memory_words
 from tuner.training.update import Draws, Update, UpdateRule
 
 
@@ -55,6 +57,7 @@ class TrialRun:
     `scale`: that of the loss in fp16; None in other precisions.
     `averages`: those of the weights, where they are evaluated in place of the weights; else None.
     `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
+    `compiler`: of what the study gives to `torch.compile`; "" where it compiles nothing.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
     """
@@ -75,6 +78,7 @@ class TrialRun:
             precision=setup.precision_of(trial),
         )
         self.model = build_model(setup, trial)
+        self.compiler = compiler_of(self.model, setup.workload.loss, setup.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = trained_groups(setup.workload, self.model, self.point)
         self.groups = recorded(groups)
@@ -96,7 +100,7 @@ class TrialRun:
         self.draws = slices > 1  # slices are seeded always, so that each has its own numbers from the first step on
         self._augmentation_draws = slices > 1  # it is called again where that is seen, so nothing depends on it
         self.totals: dict[int, torch.Tensor] = {}  # of the slices' weights, by step, on the device
-        self.exact = setup.profile == "exact"
+        self.exact = setup.profile == "exact" and repeats(self.compiler)
         self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
 
     @property
@@ -107,7 +111,12 @@ class TrialRun:
     @property
     def numerics(self) -> Numerics:
         """The Numerics of this trial; marked where it was not trained under one alone."""
-        return replace(self.setup.numerics, exact=self.exact)
+        return replace(self._numerics, exact=self.exact)
+
+    @property
+    def _numerics(self) -> Numerics:
+        """Those that it is trained under now."""
+        return with_compiler(self.setup.numerics, self.compiler)
 
     def note_initial(self) -> None:
         """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
@@ -331,6 +340,10 @@ class TrialRun:
         path = path_digests(rates_of(self.trial), self.setup.study.budget, [self.step])[self.step]
         return PrefixKey(self.base, path, self.numerics)
 
+    def out_of_memory(self) -> str:
+        """What an update needs, how much memory is free, and what to write; nothing else may be done with it after."""
+        return out_of_memory_words(self)
+
     def fresh(self) -> Self:
         """The same trial at its first step; it begins as this one did."""
         run = type(self)(self.setup, self.trial)
@@ -345,7 +358,7 @@ class TrialRun:
             "optimizer": self.optimizer.state_dict(),
             "losses": _stacked(self.losses),
             "gradient_norm": self.gradient_norm,
-            "numerics": self.setup.numerics.text,
+            "numerics": self._numerics.text,
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
@@ -379,14 +392,14 @@ class TrialRun:
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
         self.totals = {}
-        alike = state["numerics"] == self.setup.numerics.text and is_repeatable(self.setup.device)
+        alike = state["numerics"] == self._numerics.text and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra and whole  # tuner 0.1 saved no extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if state["numerics"] != self.setup.numerics.text or state.get("base") != self.base:
+        if state["numerics"] != self._numerics.text or state.get("base") != self.base:
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:
