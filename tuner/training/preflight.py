@@ -278,7 +278,8 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     rest = max(0.0, step - fetch) if not processes else step
     useful = useful_processes(fetch, rest, setup.most_loading)
     return Price(
-        1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers, memory,
+        1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers,
+        memory=memory,
         compile_ms=max(0.0, 1e3 * (first - step - evaluation)) if run.compiler else 0.0,
     )  # fmt: skip
 
