@@ -146,6 +146,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("round", {
         "start": "honoured: `start=\"scratch\"` trains without `start_from`; the loop is the same",
         "total": "honoured",
+        "patience_steps": "refused: leave it out; trials train all their steps, and the best weights of each are kept",
     }),
     ("function", {
         "with_lora": _FUNCTIONS | {"lightning": "yours: in `module`", "trainer": "yours: in `model_init`"},
@@ -285,7 +286,7 @@ def ignored_words(workload: OwnLoop) -> list[str]:
 def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collection[str]) -> None:
     """Raise DeclarationError for words of a campaign that have no meaning here.
 
-    given: those that are not defaults. searched: the names of the search spaces.
+    given: those that are not defaults, of its rounds too. searched: the names of the search spaces.
     """
     if workload.constant_rate:
         _check_constant(workload, given, searched)
@@ -294,7 +295,7 @@ def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collec
     door, named = door_of(workload), type(workload).__name__
     unscheduled = workload.follows_schedule is False
     for name in given:
-        known = [word for word in WORDS if (word.place, word.name) == ("Campaign", name)]
+        known = [word for word in WORDS if word.name == name and word.place in ("Campaign", "round")]
         instead = next((word.instead(door) for word in known), "")
         if instead:
             raise DeclarationError(

@@ -33,6 +33,7 @@ from tuner.training.engine import Engine, EngineMaker
 from tuner.training.inherited import StartWeights
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
+from tuner.training.optimizers import packages_of_optimizers
 from tuner.training.setup import Data, StudySetup, TrainingSetup
 from tuner.training.workload_digests import workload_parts
 
@@ -172,8 +173,13 @@ class LoadedWorkload:
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         self._know_data()
-        known = numerics(self.device, self.machine.profile, self.identifier.packages)
+        declared = study.declares_precision and isinstance(self.workload, Workload)
+        known = numerics(self.device, self.machine.profile, self._packages(study), declared=declared)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
+
+    def _packages(self, study: Study) -> Mapping[str, str]:
+        """The packages that decide the bits of a study: those of the user's code, and those of its optimizers."""
+        return {**self.identifier.packages, **packages_of_optimizers(study)}
 
     def setup(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
@@ -192,7 +198,7 @@ class LoadedWorkload:
             "profile": self.machine.profile,
             "stop": stop,
             "fingerprint": fingerprint,
-            "packages": self.identifier.packages,
+            "packages": self._packages(study),
             "trainers": self.machine.worker_count or 1,
             "inherited": self.inherited_by(study),
         }

@@ -10,6 +10,7 @@ import torch
 
 from tuner.design.data import MOST_WIDTHS
 from tuner.errors import NotFusible
+from tuner.fused.averages import GroupAverages
 from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
 from tuner.fused.noise import DropoutNoise
 from tuner.fused.operations import Rules, WritesShared
@@ -18,6 +19,7 @@ from tuner.fused.recording import Batch, Recording, Task, record, written
 from tuner.fused.rules import TABLE
 from tuner.fused.stacking import StackedModel
 from tuner.training.batches import TrainingBatches
+from tuner.training.precision import computed, updating
 from tuner.training.slices import shares_of
 from tuner.training.stability import clip_factor
 from tuner.training.tree_sum import tree_sum
@@ -75,8 +77,11 @@ class Group:
         self.lanes = Lanes(self.setup.device) if self.setup.device.type == "cuda" else None
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
+        self.averages = GroupAverages(self.runs, self.model)
         constants, numbers = split_points([run.point for run in runs], self.setup.device)
-        self.task = Task(self.setup.workload.loss, self.model, len(runs), constants, numbers, care, rules)
+        self.precision = runs[0].rule.precision  # of all: a name that differs leaves trials apart
+        loss = computed(self.setup.workload.loss, self.precision, self.setup.device)
+        self.task = Task(loss, self.model, len(runs), constants, numbers, care, rules)
         self._change: Callable[[Recording], Recording] = lambda recording: recording
         self._recordings: dict[object, tuple[Recording, DropoutNoise]] = {}
         self._dropouts: dict[object, DropoutNoise] = {}  # on a GPU, of slices after the first
@@ -105,12 +110,13 @@ class Group:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss.
+        """Memory of the stacks, their gradients, averages and optimizer state, and of one pass through the loss.
 
         What is shared is an input of the pass, and counted there.
         """
         stacks = [*self.model.stacks.values(), *self.gradients]
-        return sum(tensor.nbytes for tensor in stacks) + self.optimizer.num_bytes + self.pass_bytes
+        kept = self.optimizer.num_bytes + self.averages.num_bytes
+        return sum(tensor.nbytes for tensor in stacks) + kept + self.pass_bytes
 
     @property
     def num_bytes_once(self) -> int:
@@ -133,6 +139,10 @@ class Group:
 
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setup says stop; returns how many were made."""
+        with updating(self.precision, self.setup.device):
+            return self._advance(updates)
+
+    def _advance(self, updates: int) -> int:
         losses: list[torch.Tensor] = []
         norms: list[torch.Tensor] = []
         clips = any(run.rule.clip_norm is not None for run in self.runs)
@@ -152,6 +162,7 @@ class Group:
                     for trial in self.live:
                         self.runs[trial].step += 1
                         self._made[trial] += 1
+                    self.averages.take(self.live)
         finally:
             if losses:
                 self._hand_over(losses, norms)
@@ -164,15 +175,17 @@ class Group:
         self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
 
     def snapshot(self) -> Any:
-        """Copies of everything that training changes: in the stacks, and in the optimizers."""
+        """Copies of everything that training changes: in the stacks, in the optimizers, and in the averages."""
         self.model.parted.clear()
         copies = {name: tensor.clone() for name, tensor in self.model.stacks.items()}
-        return copies, [tensor.clone() for tensor in self.optimizer.changing], self.optimizer.kept()
+        changing = [tensor.clone() for tensor in self.optimizer.changing]
+        return copies, changing, self.optimizer.kept(), self.averages.kept()
 
     def restore(self, kept: Any) -> None:
         """Go back to a snapshot that was taken before any update of this group."""
-        stacks, changing, states = kept
+        stacks, changing, states, averages = kept
         self._settle()
+        self.averages.restore(averages)
         for name, tensor in self.model.stacks.items():
             tensor.copy_(stacks[name] if name in stacks else self.model.parted[name])
         for tensor, copy in zip(self.optimizer.changing, changing, strict=True):
@@ -354,7 +367,8 @@ class Group:
         if known is None:
             if len(self._recordings) == MAX_RECORDINGS:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
-            recording = self._change(self._record(batch))
+            with updating(self.precision, self.setup.device):
+                recording = self._change(self._record(batch))
             if self.trained and recording.trained != self.trained:
                 raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
             known = self._recordings[batch.signature] = (recording, self._noise(recording))

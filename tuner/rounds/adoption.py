@@ -133,6 +133,7 @@ def _part(session: Session, sides: tuple[Side, Side], side: Side, name: str, num
         round=None,
         lineage=tuple((one.row.study.name, str(one.record.number)) for one in sides),
         scientific=(),
+        patience_steps=0,
     )
     trials = [_replicate(study, number, sides[0 if is_candidate(number) else 1]) for number in numbers]
     return Contest(study, tuple(trials))

@@ -76,7 +76,7 @@ def try_update(run: TrialRun) -> None:
             batch = run.slice_at(0)
     update = Update(setup, run.rule, run.model, run.parameters, run.optimizer)
     update.prepare(0, host_draws=False)
-    with stage(f"{name}.loss", point):
+    with _without_kernel(run), stage(f"{name}.loss", point):
         loss = update.loss(run.model, batch, point)
     _check_loss(loss, name)
     with stage("the backward pass of the loss"):
@@ -98,7 +98,22 @@ def try_update(run: TrialRun) -> None:
         diverged_weights(run.read_gradient_norm(), run.parameters, 1)
     run.draws = run.draws or HOST.touched
     run.losses.append(loss.detach())
-    run.step = 1
+    run.moved()
+
+
+@contextmanager
+def _without_kernel(run: TrialRun) -> Iterator[None]:
+    """Say the way out where it is likely that torch has no kernel for recurrent layers in fp16 on a CPU."""
+    try:
+        yield
+    except WorkloadError as error:
+        recurrent = [type(one).__name__ for one in run.model.modules() if isinstance(one, torch.nn.RNNBase)]
+        if not (recurrent and run.rule.precision == "fp16" and run.setup.device.type == "cpu"):
+            raise
+        raise WorkloadError(
+            f'{error}; torch may have no kernel for {recurrent[0]} in fp16 on this CPU: write precision="bf16" or '
+            '"float32", or train on a GPU'
+        ) from error
 
 
 def _check_loss(loss: object, name: str) -> None:
@@ -204,7 +219,7 @@ def _restored(run: TrialRun, saved: Mapping[str, Any]) -> TrialRun:
 
 def _check_loaded(restored: TrialRun, saved: Mapping[str, Any]) -> None:
     now = restored.state()
-    for part in ("model", "optimizer", "losses"):
+    for part in ("model", "optimizer", "losses", *({"averages"} & saved.keys())):
         _check_same_bits(saved[part], now[part], f"the {part} of a loaded state")
 
 
@@ -224,9 +239,14 @@ def _difference(live: TrialRun, restored: TrialRun) -> str:
     one, other = live.losses[-1], restored.losses[-1]
     if not _same(one, other):
         return f"the loss of its next update is {float(other)!r} instead of {float(one)!r}"
-    mine, theirs = tensors_of(live.model), tensors_of(restored.model)
+    mine, theirs = _trained(live), _trained(restored)
     first = next((name for name, value in mine.items() if not _same(value, theirs.get(name))), "")
     return first and f"{first} is another after its next update"
+
+
+def _trained(run: TrialRun) -> dict[str, torch.Tensor]:
+    averages = {} if run.averages is None else run.averages.state()
+    return tensors_of(run.model) | {f"the average of {name}": value for name, value in averages.items()}
 
 
 def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], difference: str, suspects: list[str]) -> None:
