@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from tuner.design.hyperparameters import Choice, Constant, Domain, Range, Value
 from tuner.design.names import EMA_STEPS, Name
 from tuner.design.optimizers import optimizer_of
+from tuner.design.round import checked_steps
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Trainable, Workload
 from tuner.design.workload_checks import check_count
@@ -44,7 +45,7 @@ def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
     """Raise DeclarationError for words about updates that cannot be followed. searched: names in the search spaces."""
     check_precision(campaign.precision)
     if campaign.ema_steps is not None:
-        check_count("ema_steps", campaign.ema_steps)
+        checked_steps(EMA_STEPS, campaign.ema_steps)
     for name in ("precision", "ema_steps"):
         if getattr(campaign, name) is not None and name in searched:
             raise DeclarationError(
