@@ -82,7 +82,8 @@ def main() -> int:
             replace(study, ema_steps=ema_steps), campaign.workload, data, torch.device("cpu"), Path(), "benchmark"
         )
         points = [Point.of(POINT | {"learning_rate": 1e-3 * (1 + place / count)}) for place in range(count)]
-        return [TrialRun(setting, trial_at(setting.study, place, point, "by hand")) for place, point in enumerate(points)]
+        trials = [trial_at(setting.study, place, point, "by hand") for place, point in enumerate(points)]
+        return [TrialRun(setting, trial) for trial in trials]
 
     ours, theirs = fastest(of_the_average(runs(EMA_STEPS, 1)[0]))
     print(f"moving the average: {ours:.1f} us, AveragedModel {theirs:.1f} us: {theirs / ours:.1f} times as long")

@@ -44,7 +44,7 @@ def best(options: BestOptions) -> None:
         file = options.study if source else study_file_of(ledger, winner.row.study_id, options.study)
         told = described_winner(winner, file, launches)
         if options.form is Format.table:
-            print_winner(told, winner.headline.words, winner.start_words)
+            print_winner(told, winner.headline.words, [*winner.start_words, *winner.stopping_words])
         else:
             print(json.dumps(told, indent=2))
         if options.export is not None:
@@ -77,13 +77,14 @@ def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchR
         "objective": f"{study.objective.direction} {study.objective.metric}",
         "value": winner.value,
         "value_kind": winner.kind,
-        "fresh": [{"study": run.study, "trial": run.trial, "value": run.value} for run in winner.fresh],
+        "fresh": [asdict(run) for run in winner.fresh],
         "selected_value": winner.selected_value,
         "selected_from": winner.headline.selected_from,
         "best_value": winner.selected_value,
         "best_step": winner.step,
         "last_value": winner.last_value,
         "max_train_steps": study.budget.max_train_steps,
+        "stopped_early": record.step if winner.stopped_early else None,
         "starts_from": None if winner.start is None else asdict(winner.start),
         "inherited_steps": winner.inherited_steps,
         "point": dict(record.point),
@@ -98,15 +99,15 @@ def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchR
     }
 
 
-def print_winner(told: dict[str, Any], words: str, start: Sequence[str] = ()) -> None:
-    """The winner for a person; `words`: its value with what it is. `start`: where its weights started, if anywhere."""
+def print_winner(told: dict[str, Any], words: str, more: Sequence[str] = ()) -> None:
+    """The winner for a person; `words`: its value with what it is. `more`: where its weights started, how it ended."""
     show(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold")
     show(f"  {told['objective']}: {words}")
     show(
         f"  its selected run: {readable(told['best_value'])} at step {told['best_step']:,} of "
         f"{told['max_train_steps']:,} (last: {readable(told['last_value'])})"
     )
-    for line in start:
+    for line in more:
         show(f"  {line}")
     for name, value in told["point"].items():
         show(f"  {name} = {value!r}")
@@ -140,11 +141,12 @@ def export_weights(winner: Winner, root: Path, target: Path, form: ExportForm | 
     _refuse_elsewhere(winner)
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} left")
-    # Only here: all else works without torch.
+    checkpoints = import_module("tuner.training.checkpoints")  # only here: all else works without torch
     if form is not None:
         written = import_module("tuner.training.adapter_export").export_as(root, winner.checkpoint, target, form.value)
     else:
-        written = import_module("tuner.training.checkpoints").export_weights(root, winner.checkpoint, target)
+        written = checkpoints.export_weights(root, winner.checkpoint, target)
+    checkpoints.note_in_header(written.path, winner.notes)
     count = sum(tensor.numel() for tensor in written.weights.values())
     what = f"{len(written.weights)} tensors, {count:,} numbers,"
     if form is ExportForm.peft:
@@ -156,6 +158,8 @@ def export_weights(winner: Winner, root: Path, target: Path, form: ExportForm | 
         f"{winner.row.study.name} at step {winner.step:,}, the selected run ({winner.selected_value:.4g})"
     )
     _say_beside(written, target)
+    for words in winner.stopping_words:
+        say(f"note: trial {winner.record.number} {words}; the file says so in its metadata")
 
 
 def _refuse_elsewhere(winner: Winner) -> None:

@@ -5,7 +5,7 @@ The optimizers of this package stand in `tuner.optimizers`, one file each; plugi
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,8 @@ from tuner.design.hyperparameters import REGULARIZERS, SHARES_OF_CAPTIONS, Famil
 from tuner.errors import DeclarationError
 from tuner.registry import Registry, Source
 from tuner.sources.places import kind_of
+
+CONSTANT = "constant"  # the name of the schedule under which the rate does not change after its warmup
 
 # Hyperparameters that the trainer reads whatever the optimizer is, with their families.
 TRAINER_FAMILIES: dict[str, Family] = {
@@ -76,8 +78,8 @@ def package_of(package: str, extra: str, optimizer: str) -> Any:
         missing = isinstance(error, ModuleNotFoundError) and error.name == package
         why = "is not installed" if missing else f"cannot be imported ({error})"
         raise DeclarationError(
-            f"the optimizer {optimizer} is made of {package}, which {why}: pip install 'tuner[{extra}]', or take another "
-            "optimizer"
+            f"the optimizer {optimizer} is made of {package}, which {why}: pip install 'tuner[{extra}]', or take "
+            "another optimizer"
         ) from error
 
 
@@ -111,8 +113,8 @@ class OptimizerSpec:
         step, and whether torch's fused kernels may be used: a torch optimizer (`torch_groups` makes its groups). The
         trainer writes the learning rate of each step into every parameter group as "lr", times the group's "lr_factor"
         where it has one.
-    divide: of the groups and the model, the groups that `build` gets: divided further, by what the parameters are in the
-        model. Raises WorkloadError for a model that it cannot train. None: they are built as they are.
+    divide: of the groups and the model, the groups that `build` gets, divided further by what the parameters are in
+        the model. Raises WorkloadError for a model that it cannot train. None: they are built as they are.
     shows: of an optimizer that was built, a context in which the weights that it wants evaluated, kept and exported
         stand in the parameters; after it those that it trains are there again, to the bit. None: they are the same.
     averages: whether what it shows is an average over steps, which is late by construction.
@@ -154,6 +156,18 @@ class OptimizerSpec:
     note: str = ""
     reads_point: bool = False
     made_of: Any = None
+
+    def check_schedule(self, schedule: str, searched: Collection[str]) -> None:
+        """Raise DeclarationError for a schedule, by its name, that the optimizer does not go with.
+
+        searched: the short names in the search spaces.
+        """
+        if self.only_constant and (schedule != CONSTANT or "decay_fraction" in searched):
+            got = f"decay_fraction of {schedule}()" if "decay_fraction" in searched else f"{schedule}()"
+            raise DeclarationError(
+                f"{self.name} trains under schedule=constant() alone, with warmup or without, got {got}: "
+                f"{self.only_constant}; write schedule=constant(), or take another optimizer"
+            )
 
     def setting(self, name: str) -> OptimizerSetting | None:
         """The setting of this (short) name, if it has one."""

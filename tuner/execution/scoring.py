@@ -20,9 +20,10 @@ from tuner.records.conclusions import FinalScore
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.checkpoints import read_weights
-from tuner.training.evaluation import evaluate
+from tuner.training.evaluation import tallied
 from tuner.training.extra_state import load_weights
 from tuner.training.models import build_model
+from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setup import TrainingSetup, split_of
 
@@ -102,7 +103,9 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
         model = build_model(setup, trial)
         load_weights(model, read_weights(loaded.machine.checkpoint_root, chosen.checkpoint), device)
         seed_global_generators(derived_seed("score", trial.seed), device)  # metrics may draw
-        metrics = evaluate(workload, model, split, batch_size=setup.evaluation_batch_size)
+        with computing(setup.precision_of(trial), device):
+            tally = tallied(workload, model, split, batch_size=setup.evaluation_batch_size)
+        metrics = tally.measured()
     return FinalScore(
         study=study.name,
         trial=record.number,

@@ -18,7 +18,7 @@ from tuner.errors import NotFusible
 from tuner.fused import rules, rules_fast
 from tuner.fused.counting import check_evaluation
 from tuner.fused.group import Group
-from tuner.fused.obstacles import check_obstacles, other_bits, refusal
+from tuner.fused.obstacles import check_obstacles, check_scale, other_bits, refusal
 from tuner.fused.optimizers import cloned
 from tuner.fused.recording import Recording
 from tuner.fused.sharing import constants, tie
@@ -210,7 +210,8 @@ TIMED = 3  # steps
 def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
     """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
     try:
-        check_obstacles(runs[0].model)
+        check_scale(runs[0])
+        check_obstacles(runs[0].model, runs[0].setup.workload.loss)
         group = exact_group(runs) if runs[0].setup.profile == "exact" else _fast_group(runs, steps)
         check_evaluation(runs[0], group.read)
     except Exception as error:

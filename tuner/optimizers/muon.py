@@ -40,11 +40,14 @@ def _divide(groups: Groups, model: Any) -> Groups:
 
 
 def _apart(model: Any) -> set[int]:
-    """The ids of the matrices that are no hidden layer's: of embeddings, and of the last nn.Linear of the model."""
+    """The ids of matrices that are no hidden layer's: of embeddings, and of the last nn.Linear in the model's order.
+
+    Muon's authors leave both to AdamW, whatever their shape.
+    """
     import torch  # noqa: PLC0415
 
-    modules = list(model.modules())
-    found = [one for one in modules if isinstance(one, torch.nn.Embedding | torch.nn.EmbeddingBag)]
+    modules = [] if model is None else list(model.modules())
+    found: list[Any] = [one for one in modules if isinstance(one, torch.nn.Embedding | torch.nn.EmbeddingBag)]
     found += [one for one in modules if isinstance(one, torch.nn.Linear)][-1:]
     return {id(one.weight) for one in found}
 
@@ -116,7 +119,7 @@ MUON = OptimizerSpec(
     ),
     build=_build,
     divide=_divide,
-    slow="its Newton-Schulz steps multiply matrices in bfloat16, which is quick on a GPU, and on a CPU with units for it",
+    slow="its Newton-Schulz steps multiply matrices in bfloat16, which is quick on GPUs and on CPUs made for it",
     ranges={
         "learning_rate": log_uniform(1e-4, 1e-1),
         "one_minus_momentum": log_uniform(0.01, 0.3),

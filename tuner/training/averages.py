@@ -24,7 +24,7 @@ class AverageRule(Protocol):
     """What an average is of the weights that a trial goes through; of its beginning they are the first weights."""
 
     def share(self, updates: int) -> float:
-        """The share of the newest weights in the average after so many updates, from 0 to 1; with 1 it is those weights."""
+        """The share of the newest weights in the average after so many updates, 0 to 1; with 1 it is those weights."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ with `weights_only=True`: no code ever comes out of a checkpoint.
 
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -213,6 +214,22 @@ def write_weights_to(
     beside = target.with_name(f"{target.stem}.extra_state.pt")
     torch.save(others, beside)
     return ExportedWeights(target, weights, beside)
+
+
+def note_in_header(exported: Path, notes: Mapping[str, str]) -> None:
+    """Add to the metadata of an exported safetensors file, or of those in an exported folder; tensors stay as they are.
+
+    notes: what to know of these weights that they do not show, like {"stopped_early": "at step 300 ..."}.
+    """
+    files = sorted(exported.glob("*.safetensors")) if exported.is_dir() else [exported]
+    for file in files if notes else ():
+        content = file.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        header["__metadata__"] = {**header.get("__metadata__", {}), **notes}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # the format wants the tensors to begin at a multiple of 8 bytes
+        file.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> ExportedWeights:

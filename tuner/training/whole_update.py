@@ -27,6 +27,7 @@ from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import OptimizerNotMade, settle_sparse
 from tuner.training.python_state import remembered
 from tuner.training.saving import num_bytes
+from tuner.training.slices_look import check_slice_weights
 from tuner.training.stability import clip_gradients, diverged_weights
 from tuner.training.trial_run import TrialRun
 from tuner.training.update import Update
@@ -72,14 +73,20 @@ def try_update(run: TrialRun) -> None:
         batch = run.batches.at(0)
     if setup.study.augment and workload.augments:
         with stage(f"{name}.augment", point):
-            batch = run.batch_at(0)
+            batch = run.slice_at(0)
     update = Update(setup, run.rule, run.model, run.parameters, run.optimizer)
     update.prepare(0, host_draws=False)
-    with stage(f"{name}.loss", point):
+    with _without_kernel(run), stage(f"{name}.loss", point):
         loss = update.loss(run.model, batch, point)
     _check_loss(loss, name)
     with stage("the backward pass of the loss"):
         loss.backward()
+    if run.rule.slices > 1:
+        slices = run.batch_at(0)
+        with stage(f"{name}.weight of a slice", point):
+            check_slice_weights(run, slices)
+        with stage("the slices of the first batch", point):
+            loss = update.differentiate(slices, point, 0, host_draws=True)
     with stage("the optimizer's step"):
         settle_sparse(run.optimizer, run.parameters)
     if run.rule.clip_norm is not None:
@@ -89,9 +96,24 @@ def try_update(run: TrialRun) -> None:
         update.apply(0)
     with stage("the norm of gradient and weights"):
         diverged_weights(run.read_gradient_norm(), run.parameters, 1)
-    run.draws = HOST.touched
+    run.draws = run.draws or HOST.touched
     run.losses.append(loss.detach())
     run.moved()
+
+
+@contextmanager
+def _without_kernel(run: TrialRun) -> Iterator[None]:
+    """Say the way out where it is likely that torch has no kernel for recurrent layers in fp16 on a CPU."""
+    try:
+        yield
+    except WorkloadError as error:
+        recurrent = [type(one).__name__ for one in run.model.modules() if isinstance(one, torch.nn.RNNBase)]
+        if not (recurrent and run.rule.precision == "fp16" and run.setup.device.type == "cpu"):
+            raise
+        raise WorkloadError(
+            f'{error}; torch may have no kernel for {recurrent[0]} in fp16 on this CPU: write precision="bf16" or '
+            '"float32", or train on a GPU'
+        ) from error
 
 
 def _check_loss(loss: object, name: str) -> None:
@@ -281,12 +303,13 @@ class _Kept(TrainingBatches):
     def __init__(self, batches: TrainingBatches) -> None:
         vars(self).update(vars(batches))
         self._batches = batches
-        self._known: dict[int, Any] = {}
+        self._known: dict[tuple[int, int], Any] = {}
 
-    def at(self, step: int) -> Any:
-        if step not in self._known:
-            self._known[step] = self._batches.at(step)
+    def at(self, step: int, part: int = 0) -> Any:
+        key = step, part
+        if key not in self._known:
+            self._known[key] = self._batches.at(step, part)
         try:
-            return copy.deepcopy(self._known[step])
+            return copy.deepcopy(self._known[key])
         except Exception:  # an object of the user's that cannot be copied
-            return self._known[step]
+            return self._known[key]

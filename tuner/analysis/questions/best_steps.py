@@ -36,7 +36,7 @@ from tuner.analysis.pooled_gains import (
     pooled_gain,
     too_little_evidence,
 )
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import WITHOUT_STOPPING, StudyFrames, stopping_words
 from tuner.analysis.trial_curves import MINIMUM_CURVE, Curves, common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 from tuner.records.budget_origin import BudgetOrigin
@@ -162,6 +162,8 @@ def shorter_budget(table: pd.DataFrame, budget: int) -> int:
 
 def _verdict(frames: StudyFrames, found: _Steps) -> tuple[str, str]:
     known = found.curves.resolved
+    if frames.study.patience_steps:
+        return "inconclusive", stopping_words(frames)
     missing = unresolved(found.curves) or too_little_evidence(int(known.sum()), found.curves.steps.size)
     if missing is not None:
         return "inconclusive", missing
@@ -255,7 +257,7 @@ def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> 
     if verdict == "ok":
         keep = f"Keep {study.length_in_words}."
         return f"{keep} To be sure, retrain trial {table['trial'].iloc[0]} with a later decay." if weak else keep
-    return _missing(found, budget)
+    return WITHOUT_STOPPING if study.patience_steps else _missing(found, budget)
 
 
 def _missing(found: _Steps, budget: int) -> str:
