@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
+from tuner.fused.averages import GroupAverages
 from tuner.fused.group import Group
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.training.setup import Data, TrainingSetup
@@ -37,23 +38,23 @@ def fastest(works: Sequence[Callable[[], None]]) -> list[float]:
     return least
 
 
-def alone(run: TrialRun) -> Callable[[], None]:
-    def block() -> None:
-        run.step, run.losses = 0, []
-        run.advance(STEPS)
+def blocks_of(runs: Sequence[TrialRun]) -> list[Callable[[], None]]:
+    """A block without averages and one with them, of the same trials: their memory lies where it lies."""
+    group = Group(runs) if len(runs) > 1 else None
+    kept = [run.averages for run in runs]
+    moves = None if group is None else group.averages
 
-    return block
-
-
-def together(runs: Sequence[TrialRun]) -> Callable[[], None]:
-    group = Group(runs)
-
-    def block() -> None:
-        for run in runs:
+    def block(averaged: bool) -> None:
+        for run, averages in zip(runs, kept, strict=True):
             run.step, run.losses = 0, []
+            run.averages = averages if averaged else None
+        if group is None or moves is None:
+            runs[0].advance(STEPS)
+            return
+        group.averages = moves if averaged else GroupAverages(runs, group.model)
         group.advance(STEPS)
 
-    return block
+    return [lambda: block(False), lambda: block(True)]
 
 
 def of_the_average(run: TrialRun) -> list[Callable[[], None]]:
@@ -88,11 +89,8 @@ def main() -> int:
     ours, theirs = fastest(of_the_average(runs(EMA_STEPS, 1)[0]))
     print(f"moving the average: {ours:.1f} us, AveragedModel {theirs:.1f} us: {theirs / ours:.1f} times as long")
     worst = 0.0
-    for name, make, count in (
-        ("one trial alone", lambda steps: alone(runs(steps, 1)[0]), 1),
-        (f"a group of {TRIALS}", lambda steps: together(runs(steps, TRIALS)), TRIALS),
-    ):
-        without, averaged = fastest([make(0), make(EMA_STEPS)])
+    for name, count in (("one trial alone", 1), (f"a group of {TRIALS}", TRIALS)):
+        without, averaged = fastest(blocks_of(runs(EMA_STEPS, count)))
         ratio = averaged / without
         worst = max(worst, ratio)
         print(
