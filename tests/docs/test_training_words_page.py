@@ -22,6 +22,7 @@ from tuner.design.words import WORDS as DELEGATED
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.rounds.prepared_round import LONG_WARMUP
+from tuner.training.averages import Exponential
 from tuner.training.preflight import check_workload
 from tuner.training.trial_run import TrialRun
 from tuner.training.unread import unread
@@ -96,7 +97,7 @@ def test_each_word_of_the_first_table_has_its_section_in_the_four_parts():
     first = re.findall(r"^\| \[[^\]]+\]\(#([\w-]+)\)", PAGE.split("\n## ")[0], re.MULTILINE)
     slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in SECTIONS]
     assert sorted(set(first)) == sorted(slugs)
-    assert len(slugs) == 13
+    assert len(slugs) == 14
     parts = ["What it is.", "What is often said.", "In a study file.", "What speaks about it."]
     for heading, text in SECTIONS.items():
         assert re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE) == parts, heading
@@ -253,6 +254,18 @@ def test_the_optimizers_of_the_code_are_known():
     found = code("Optimizers")
     assert [found.campaign.optimizer, found.other.optimizer] == ["adagrad", "torch.optim.ASGD"]
     assert tuner.Campaign(Mine(), rounds=found.campaign.rounds).optimizer == "adamw"
+
+
+def test_averages_count_and_lag_as_the_page_says():
+    found = code("Averages of weights")
+    assert (found.campaign.ema_steps, found.space["ema_steps"].domain.choices) == (50, (None, 20, 80))
+    says("Averages of weights", f"0.99^100 = {0.99**100:.2f} of the newest")
+    says("Averages of weights", f"0.999^500 = {0.999**500:.2f} of the first weights")
+    average = 0.0
+    for place in range(1, 5001):
+        average += (place - average) * Exponential(100).share(place)
+    assert 5000 - average == pytest.approx(99, abs=1e-9)
+    says("Averages of weights", "it is 99 steps behind")
 
 
 def test_rates_per_layer_keep_their_ratio(tmp_path):
