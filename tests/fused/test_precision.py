@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support.fusible import (
     Gru,
     Mlp,
@@ -23,8 +24,25 @@ from tuner.fused.making import exact_group, far_from_alone, make_group
 from tuner.training.checkpoints import canonical_digest
 
 STEPS = 4
+
+
+class Plain(Mlp):
+    """Cross entropy without label smoothing."""
+
+    def loss(self, model, batch, point):
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+
+class Cast(Mlp):
+    """As the handbook advises where the last bits of a loss matter."""
+
+    def loss(self, model, batch, point):
+        return F.cross_entropy(model(batch[0]).float(), batch[1], label_smoothing=point["label_smoothing"])
+
+
 KEEP_THEIR_BITS = [
     Mlp, MlpWithDropout, OddMlp, Residual, SdpaTransformer, TransformerEncoder, TransformerEncoderWithDropout, TiedLm,
+    Plain, Cast,
 ]  # fmt: skip
 
 

@@ -152,6 +152,9 @@ class StudyComparison:
                 f"when {row.study.name} of {row.campaign!r} was started, and code and data are the same; was a file "
                 f"that it loads overwritten? {_WAYS_OUT}"
             )
+        declared = self._parts_known_then(row, ("precision",)) if losses else []
+        if declared:
+            raise _refusal(row, in_short(declared))
         if losses:
             raise StudyChanged(
                 f"the loss changed: at {_point(losses[0].point)} a first batch has another loss than when "
