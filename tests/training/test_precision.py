@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from reference_studies.digits import Digits
 from support.fusible import Images, Mlp, MlpWithDropout, Residual, TiedLm, runs_of
 from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
 from tuner import SearchSpace, choice, log_uniform, uniform
+from tuner.budget.step_budget import StepBudget
 from tuner.errors import InputError, WorkloadError
 from tuner.records import Price, State
 from tuner.rounds.plan import planned_trials
@@ -492,3 +494,21 @@ def test_metrics_alone_and_by_hand_in_bf16_are_the_same():
     with computing("bf16", CPU):
         assert evaluate(run.setup.workload, run.model, split, batch_size=1024)["validation/loss"] == float(expected)
     assert Path("nowhere") == run.setup.checkpoint_root
+
+
+def test_300_steps_in_bf16_end_within_one_percent_of_float32():
+    losses = {}
+    for name in ("float32", "bf16", "fp16"):
+        study = tiny_study(
+            space=SearchSpace(learning_rate=log_uniform(0.9e-3, 1.1e-3), dropout=uniform(0.1, 0.11),
+                              label_smoothing=uniform(0.05, 0.06)),
+            budget=StepBudget(300, 300), batch_size=64, precision=name,
+        )  # fmt: skip
+        run = TrialRun(setting_for(study, Path("nowhere"), Digits()), planned_trials(study)[0])
+        run.advance(300)
+        measured = run.measure()
+        assert run.divergence() is None
+        losses[name] = measured["training/loss"], measured["batch/loss"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.01)
+    assert losses["fp16"] == pytest.approx(losses["float32"], rel=0.01)
+    assert losses["bf16"] != losses["float32"] != losses["fp16"]
