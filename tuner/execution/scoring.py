@@ -69,19 +69,29 @@ def scored_once(
     return ledger.conclude_once(chosen.row.campaign, _score(chosen, loaded))
 
 
+def setup_as_trained(row: StudyRow, loaded: LoadedWorkload, what: str, *, test: bool = False) -> TrainingSetup:
+    """The setup of a study that was trained, to evaluate weights of it.
+
+    `what`: is made of them, as in "its score"; `test`: of the test split. Raises StudyChanged for other code or data
+    than it was trained with.
+    """
+    setup = cast(TrainingSetup, loaded.setup(row.study))
+    changed = changed_since(row, loaded.identifier, setup, test=test)
+    if changed:
+        raise StudyChanged(
+            f"the code or the data of the workload changed since {row.study.name} of {row.campaign!r} was started "
+            f"({'; '.join(changed)}); {what} would be that of another model, or of other data: undo the change, "
+            "then ask again"
+        )
+    return setup
+
+
 def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
     study, record = chosen.row.study, chosen.record
     trial = record.readable_trial()
     if chosen.checkpoint is None:
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
-    setup, device = cast(TrainingSetup, loaded.setup(study)), loaded.device
-    changed = changed_since(chosen.row, loaded.identifier, setup, test=True)
-    if changed:
-        raise StudyChanged(
-            f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started "
-            f"({'; '.join(changed)}); its score would be that of another model, or of other data: undo the change, "
-            "then score"
-        )
+    setup, device = setup_as_trained(chosen.row, loaded, "its score", test=True), loaded.device
     test, workload = loaded.data.test, setup.workload
     if test is None:
         name = type(workload).__name__

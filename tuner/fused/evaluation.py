@@ -1,7 +1,7 @@
 """Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +121,10 @@ class GroupEvaluation:
     def _measured(self, trials: Sequence[int]) -> dict[int, _OfTrial]:
         """What each of these trials measures, but for those whose `split_metrics` raise an error."""
         data = self.group.setup.data
-        splits = [self._of_split(split) for split in (data.training_sample, data.validation)]
+        with ExitStack() as shown:
+            for trial in trials:  # the rows of the others are evaluated with them, and nobody reads that
+                shown.enter_context(self.group.runs[trial].shown())
+            splits = [self._of_split(split) for split in (data.training_sample, data.validation)]
         found = {}
         for trial in trials:
             check_going_on(self.group.setup.stop)

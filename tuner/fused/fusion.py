@@ -54,6 +54,8 @@ def best_fusion(setup: TrainingSetup, trials: Sequence[Trial], ahead: int, *, wo
             first = runs_of(quiet, trials, 1)
             if not first:
                 return Fusion(1, NO_MODEL)
+            if len(trials) > 1:
+                check_obstacles(first[0].model, setup.workload.loss)
             alone = _seconds_a_step(first)
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
@@ -105,7 +107,7 @@ def check_some_alike(setup: TrainingSetup, trials: Sequence[Trial]) -> None:
         runs = list(islice(_made(quiet, trials), 2))
         for run in runs:
             check_scale(run)
-            check_obstacles(run.model)
+            check_obstacles(run.model, setup.workload.loss)
         models = [run.model for run in runs]
         if len(models) > 1 and len(runs_of(quiet, trials, 2)) == 1:
             check_alike(models)

@@ -16,10 +16,8 @@ from tuner.sources.stage_sources import of_other_stages
 
 Definitions = dict[str, str]  # "function net", "class Block", "method Block.forward", "value WIDTH" to its digest
 
-DECIDES_NO_BITS = (
-    "data_workers",
-    "micro_batch_size",
-)  # attributes of a class that change how it is trained, and nothing that comes out
+# Attributes of a class that change how it is trained, and nothing that comes out.
+DECIDES_NO_BITS = ("data_workers", "micro_batch_size")
 _DECLARES = ("Campaign", "Round", "SearchSpace", "Sweep")  # what a declaration is made of
 _LEFT_OUT = ("ctx", "kind", "type_comment")
 _PURE_MODULES = ("math", "itertools")

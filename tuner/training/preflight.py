@@ -18,9 +18,10 @@ import torch
 from tuner.design.trial import Trial
 from tuner.design.workload import misspelt
 from tuner.errors import Infeasible, Paused, WorkloadError
-from tuner.records import Price
+from tuner.records import Price, StepMemory
 from tuner.training.batches import Split
 from tuner.training.best import snapshot
+from tuner.training.compiled import start_afresh
 from tuner.training.data_checks import check_forms, check_repeatable, random_example
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import first_line, is_out_of_memory
@@ -37,7 +38,9 @@ from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
+from tuner.training.slices_look import look_at_slices
 from tuner.training.split_metrics import nearest
+from tuner.training.step_memory import foreseen_memory, memory_of_update
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
@@ -65,6 +68,12 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
         try:
             with stage(f"{type(workload).__name__}.model", dict(trial.point)):
                 run = TrialRun(setup, trial)
+            if (memory := _foreseen(run)) is not None and not memory.fits:
+                logger.warning(
+                    "the first point needs more memory than there is, so nothing was tried with it: %s",
+                    memory.advice(type(workload).__name__),
+                )
+                return
             try_update(run)
             fresh = build_model(setup, trial)
             if fresh is run.model:
@@ -72,6 +81,8 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     f"{type(workload).__name__}.model returns the same module at each call, so that a trial would go "
                     "on from the weights of another; make a new one each time"
                 )
+            with stage("the slices of a batch", run.point):
+                look_at_slices(run, fresh)
             _check_metrics(setup, fresh, setup.precision_of(trial))
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)
@@ -89,6 +100,13 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
     took = time.perf_counter() - began
     if took > SLOW_CHECK:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
+
+
+def _foreseen(run: TrialRun) -> StepMemory | None:
+    """What an update will take; None where its loss has an error, which the first update reports."""
+    with suppress(Exception), left_as_it_was(run.setup.workload):
+        return foreseen_memory(run)
+    return None
 
 
 def check_model(setup: TrainingSetup, trial: Trial) -> None:
@@ -232,24 +250,38 @@ def _is_dropout(module: torch.nn.Module) -> bool:
 
 
 def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
-    """Train a throw-away copy of a trial for a moment and time it. Nothing is written."""
-    setup, loading = replace(setup, stop=lambda: False), setup.data.loading
+    """Train a throw-away copy of a trial for a moment, time it and see what memory it takes. Nothing is written.
+
+    Raises WorkloadError where it takes more memory than there is.
+    """
+    setup, loading, owner = replace(setup, stop=lambda: False), setup.data.loading, type(setup.workload).__name__
     with callers_generators_restored(setup.device), setup.loading():
         run = TrialRun(setup, trial)
+        if (memory := _foreseen(run)) is not None and not memory.fits:
+            raise WorkloadError(f"there is no price for what cannot be trained here: {memory.advice(owner)}")
         fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
-        _timed(lambda: run.advance(run.step + max(1, steps)), setup)
+        if run.compiler:
+            start_afresh()
+        first = _timed(lambda: run.advance(run.step + 1), setup)
+        run.advance(run.step + max(0, steps - 1))
         if steps:
             blocks = [_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS)]
         else:
             blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)]
+        memory = memory_of_update(run)
+        first += _timed(run.evaluate, setup) if run.compiler else 0.0
         evaluation, processes, frozen = timed_evaluation(run), loading.count, left_out_bytes(run.frozen())
         latest = sum(t.numel() * t.element_size() for t in _tensors(run.state())) - frozen
         best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values()) - frozen
     step = median(blocks)
     rest = max(0.0, step - fetch) if not processes else step
     useful = useful_processes(fetch, rest, setup.most_loading)
-    return Price(1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers)
+    return Price(
+        1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers,
+        memory=memory,
+        compile_ms=max(0.0, 1e3 * (first - step - evaluation)) if run.compiler else 0.0,
+    )  # fmt: skip
 
 
 def precision_speeds(setup: TrainingSetup, trials: Sequence[Trial]) -> tuple[tuple[str, float], ...]:
@@ -288,7 +320,12 @@ def _fetch_seconds(run: TrialRun) -> float:
     """To fetch and collate a batch in this process; 0 where it is cut out of tensors in memory."""
     if run.batches.uniform:
         return 0.0
-    return median(_timed(partial(run.batches.fetched, step), run.setup) for step in range(FETCHED))
+
+    def fetch(step: int) -> None:
+        for part in range(run.batches.slices):
+            run.batches.fetched(step, part)
+
+    return median(_timed(partial(fetch, step), run.setup) for step in range(FETCHED))
 
 
 def timed_evaluation(run: TrialRun) -> float:

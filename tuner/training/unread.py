@@ -33,7 +33,7 @@ def unread(setup: TrainingSetup, trial: Trial) -> list[str]:
         if optimizer.reads_point:
             optimizer.build(one_group(run.parameters), point, run.rates[0], False)
         read = point.read | {START_FROM} | read_by_trainer() | {setting.name for setting in optimizer.settings}
-        return [str(name) for name in names if not {str(name), name.short} & read and not name.is_of_the_schedule]
+        return [str(name) for name in names if not {str(name), name.short} & read and name.is_shown]
     return []
 
 
