@@ -73,6 +73,14 @@ def test_a_group_in_bf16_trains_and_evaluates_with_the_bits_of_each_alone(worklo
     assert after or any(why in evaluation.refused for why in fast_alone), evaluation.refused
 
 
+def test_slices_in_bf16_keep_their_bits_too():
+    runs, alone = (runs_of(MlpWithDropout(), 3, precision="bf16", slices=4) for _ in range(2))
+    exact_group(runs).advance(STEPS)
+    for run, other in zip(runs, alone, strict=True):
+        other.advance(STEPS)
+        assert canonical_digest(run.state()) == canonical_digest(other.state())
+
+
 def test_a_fast_group_in_bf16_is_near_its_trials_alone():
     runs = runs_of(Mlp(), 3, precision="bf16")
     group = Group(runs)

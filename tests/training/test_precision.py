@@ -80,6 +80,17 @@ def test_a_trial_in_bf16_has_the_bits_of_a_hand_written_loop(workload):
     assert not same(weights(plain.model), expected)
 
 
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_slices_have_half_bits_each_and_their_sum_is_float32(name):
+    run, plain = one_run(Mlp(), precision=name, slices=4), one_run(Mlp(), precision="float32", slices=4)
+    run.advance(1)
+    plain.advance(1)
+    for one, other in zip(run.parameters, plain.parameters, strict=True):
+        assert one.grad.dtype == torch.float32
+        assert torch.allclose(one.grad, other.grad, rtol=0.05, atol=2e-3)
+        assert not torch.equal(one.grad, other.grad)
+
+
 def test_fp16_without_an_overflow_has_the_bits_of_torchs_own_scaler(monkeypatch):
     monkeypatch.setattr(loss_scale, "START", 2.0**10)
     monkeypatch.setattr(loss_scale, "GROWTH_AFTER", 4)
@@ -219,11 +230,12 @@ def test_a_skipped_update_is_no_step(space):
     assert run.measure({})["batch/skipped_updates"] == 0 if run.losses else True
 
 
-def test_resumed_between_two_skips_a_trial_has_the_same_bits():
-    whole = one_run(Overflowing(), precision="fp16")
+@pytest.mark.parametrize("slices", [1, 2])
+def test_resumed_between_two_skips_a_trial_has_the_same_bits(slices):
+    whole = one_run(Overflowing(), precision="fp16", slices=slices)
     whole.advance(8)
     assert whole.scale.skipped_since > 3
-    run = one_run(Overflowing(), precision="fp16")
+    run = one_run(Overflowing(), precision="fp16", slices=slices)
     at, resumed, between = overflowing_step(run), 0, 0
     while run.step < 8:
         attempts(run)
