@@ -157,13 +157,18 @@ class OptimizerSpec:
     reads_point: bool = False
     made_of: Any = None
 
-    def check_schedule(self, schedule: str, searched: Collection[str]) -> None:
-        """Raise DeclarationError for a schedule, by its name, that the optimizer does not go with.
+    def check_campaign(self, schedule: str, declared: Collection[str]) -> None:
+        """Raise DeclarationError for a schedule, by its name, or averages that the optimizer does not go with.
 
-        searched: the short names in the search spaces.
+        declared: the short names that the campaign and its search spaces give a value or a range.
         """
-        if self.only_constant and (schedule != CONSTANT or "decay_fraction" in searched):
-            got = f"decay_fraction of {schedule}()" if "decay_fraction" in searched else f"{schedule}()"
+        if self.averages and "ema_steps" in declared:
+            raise DeclarationError(
+                f"{self.name} evaluates an average of its own, and ema_steps would evaluate another one; leave "
+                "ema_steps out, or take another optimizer"
+            )
+        if self.only_constant and (schedule != CONSTANT or "decay_fraction" in declared):
+            got = f"decay_fraction of {schedule}()" if "decay_fraction" in declared else f"{schedule}()"
             raise DeclarationError(
                 f"{self.name} trains under schedule=constant() alone, with warmup or without, got {got}: "
                 f"{self.only_constant}; write schedule=constant(), or take another optimizer"
