@@ -197,14 +197,6 @@ def test_a_share_of_the_decay_to_search_is_refused_too():
         declared(decay_fraction=uniform(0.1, 0.5))
 
 
-def test_averages_of_weights_beside_its_own_are_refused():
-    with pytest.raises(DeclarationError, match="evaluates an average of its own, and ema_steps would evaluate another"):
-        replace(declared(), ema_steps=100)
-    with pytest.raises(DeclarationError, match="leave ema_steps out"):
-        declared(ema_steps=choice(10, 100))
-    assert replace(declared("adamw"), ema_steps=100).ema_steps == 100
-
-
 class WithRunningStatistics(Tiny):
     """As it is: with batch norm."""
 

@@ -258,12 +258,11 @@ class Campaign:
         return constant() if alone else constant_then_decay()
 
     def _check_schedule(self) -> None:
-        """Raise DeclarationError for an optimizer that does not go with the schedule, or with averages of weights."""
+        """Raise DeclarationError for an optimizer that does not go with the schedule."""
         chosen = [str(name) for one in self.rounds if one.space is not None for name in one.space.optimizers]
-        declared = self._names_in_spaces() | ({"ema_steps"} if self.ema_steps is not None else set())
         for name in (self.optimizer, *chosen):
             if name is not None:
-                optimizer_of(name).check_campaign(self.schedule_family.name, declared)
+                optimizer_of(name).check_schedule(self.schedule_family.name, self._names_in_spaces())
 
     def round(self, number: int) -> Round:
         """Round `number`, counted from 1. Raises DeclarationError for one that is not declared."""
