@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import torch
 from analysis.handmade import study
 from support import valley
+from support.sessions import StopAfter
 from support.shell import run_in
 from support.study_files import write_study
 
@@ -19,11 +19,12 @@ from tuner import SearchSpace, log_uniform
 from tuner.analysis.frames import study_frames
 from tuner.budget.step_budget import StepBudget
 from tuner.design.study import MOST_TRACED, Study
-from tuner.design.study_file import load_campaign
+from tuner.design.study_file import declared_stage, load_campaign
 from tuner.errors import Interrupted
 from tuner.execution.replay import replayed
 from tuner.records.conclusions import StabilityStudies
-from tuner.rounds.stability_stages import AskedStability, StabilityPlan
+from tuner.rounds.opening import SessionOptions, opened_session
+from tuner.rounds.stability_stages import AskedStability, StabilityPlan, stability_plan, train_rates, train_warmups
 from tuner.storage.store import open_ledger
 
 QUICK = ("--above", "3,9", "--steps", "40", "--seeds", "2", "-q")
@@ -201,7 +202,7 @@ def test_a_planted_instability_is_found_with_its_shortest_warmup(planted):
     assert is_right(found, 0)
     assert (found.finding.verdict, found.warmup_steps, found.finding.needs_action) == ("warmup_helps", 500, True)
     assert "A warmup of 500 steps to " in found.finding.summary
-    assert "15, 50, 150 are too short" in found.finding.summary
+    assert "12, 40, 150 are too short" in found.finding.summary
     assert "Write warmup_steps=500 in Campaign and max_train_steps=800 in a new Round" in found.finding.action
     assert "(300 + 500 = 800 steps)" in found.finding.action
     assert any("above 5% the budget may have to grow" in note for note in found.finding.caveats)
@@ -241,31 +242,26 @@ def test_without_yes_the_warmups_are_the_next_action(planted, tmp_path):
     assert found.finding.strength == "weak"
 
 
-def test_an_interrupted_study_goes_on_to_the_same_records(tmp_path, monkeypatch):
-    short = {"seeds": 1, "steps": 60, "above": (4.0,), "warmups": (15, 50)}
+def test_an_interrupted_study_goes_on_to_the_same_records(tmp_path):
+    short = {"seeds": 1, "steps": 60, "above": (4.0,), "warmups": (12, 40)}
     first = found_in_valley(0, str(tmp_path / "first.sqlite"), **short)
-    again, made, forward = str(tmp_path / "again.sqlite"), 0, valley.Valley.forward
-    tuner.launch(valley.campaign(0), 1, storage=again, progress=False)
-
-    def stopping(self, noise):
-        nonlocal made
-        made += 1
-        if made in (90, 190, 320):
-            signal.raise_signal(signal.SIGINT)
-        return forward(self, noise)
-
-    monkeypatch.setattr(valley.Valley, "forward", stopping)
-    interrupted = 0
+    campaign, again = valley.campaign(0), str(tmp_path / "again.sqlite")
+    tuner.launch(campaign, 1, storage=again, progress=False)
+    asked, interrupted = AskedStability(**{**short, "steps": 60}), 0
     while True:
-        try:
-            found = found_in_valley(0, again, **short)
-            break
-        except Interrupted:
-            interrupted += 1
+        with opened_session(declared_stage(campaign), SessionOptions(storage=again)) as session:
+            session = replace(session, stop=StopAfter(80 + 30 * interrupted))
+            plan = stability_plan(session, asked)
+            try:
+                other = train_warmups(session, plan, train_rates(session, plan))
+                break
+            except Interrupted:
+                interrupted += 1
     assert interrupted >= 2
-    one, other = (each.records.stability() for each in (first, found))
+    one = first.records.stability()
     assert one.curves.equals(other.curves)
-    assert (found.finding.verdict, found.finding.summary) == (first.finding.verdict, first.finding.summary)
+    assert one.trials.equals(other.trials)
+    assert one.shortest_warmup is None, "40 steps are too few"
 
 
 def plan_of(budget, warmup=0, **asked):

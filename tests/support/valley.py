@@ -13,7 +13,7 @@ from tuner import Campaign, Round, SearchSpace, Splits, Workload, constant, log_
 FLOOR, BUDGET, THRESHOLD = 0.02, 300, 2.0
 RATES = (0.6, 0.9)  # twice such a rate is stable, four times is not
 ABOVE = (2.0, 4.0, 8.0, 16.0)  # doubled until it diverges
-WARMUPS = (15, 50, 150, 500)
+WARMUPS = (12, 40, 150, 500)  # none lies near the length from which on it is stable
 
 
 def steep_steps(seed):
