@@ -35,6 +35,7 @@ from tuner.analysis.round_frames import (
     rounds_started,
     row_of_trial,
 )
+from tuner.analysis.stability_records import StabilityRecords, stability_records
 from tuner.analysis.stage_chain import start_of_trial
 from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.study_progress import in_words, standing
@@ -43,7 +44,7 @@ from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value
 from tuner.errors import InputError, StorageError
 from tuner.plots.catalog import PLOTS
-from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
+from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StabilityPlot, StudyPlot, SweepPlot
 from tuner.records import Checkpoint, TrialRecord
 from tuner.records.conclusions import Selected
 from tuner.security import without_secrets
@@ -240,6 +241,8 @@ class CampaignRecords:
             return plot.draw(self.sweep())
         if isinstance(plot, BudgetCurvePlot):
             return plot.draw(self.budget_curve())
+        if isinstance(plot, StabilityPlot):
+            return plot.draw(self.stability())
         raise TypeError(f"{type(plot).__name__} is no kind of plot that records can draw")
 
     def _rounds(self) -> list[StudyFrames]:
@@ -263,6 +266,11 @@ class CampaignRecords:
         """The newest budget curve. Raises StorageError where none was trained."""
         with self._ledger() as ledger:
             return budget_curve(ledger, self.name)
+
+    def stability(self) -> StabilityRecords:
+        """The newest stability study. Raises StorageError where none was trained."""
+        with self._ledger() as ledger:
+            return stability_records(ledger, self.name)
 
     def sweep(self) -> SweepRecords:
         """The last sweep: its outcome and its trials. Raises StorageError where no sweep has ended."""

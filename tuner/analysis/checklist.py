@@ -14,6 +14,7 @@ from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
 from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.leaks import leak_findings
+from tuner.analysis.questions.stability import recorded_stability_findings
 from tuner.analysis.questions.stale_budget import recorded_stale_findings
 from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.analysis.questions.transfer import transfer_findings
@@ -104,6 +105,7 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     stale += stale_start_findings(ledger, campaign, frames.study.name)
     controls = control_findings(ledger, campaign, place[0]) if place and frames.study.start else []
     leaks = leak_findings(ledger, campaign) if place and main_rounds(ledger, campaign)[-1:] == [place[0]] else []
+    stale += recorded_stability_findings(ledger, campaign, frames.study.name)
     found = [*checklist_findings(frames), *stale, *leaks, *confirming, *controls]
     return advised(frames, sorted(found, key=lambda finding: finding.asked.order))
 

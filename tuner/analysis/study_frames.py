@@ -7,6 +7,8 @@ import pandas as pd
 
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
+from tuner.design.names import EMA_STEPS, Name
+from tuner.design.optimizers import is_known, optimizer_of
 from tuner.design.study import Study
 from tuner.records import STOPPED_EARLY, GroupRecord, Promises
 from tuner.records.promises import EVERYTHING, SEEDS
@@ -121,6 +123,21 @@ class StudyFrames:
             return True
         known = self.known_schedules(trials)
         return any(schedule.ends_at_zero for schedule in known) if known else None
+
+    def averages_late(self, trials: Iterable[int]) -> bool:
+        """Whether some of these trials evaluate averages over more steps than lie between two evaluations.
+
+        An average is where the weights were, so its best step is late by about as many steps.
+        """
+        rows = self.trials[self.trials["trial"].isin(list(trials))]
+        study, known = self.study, rows.to_dict("records")
+        optimizers = {study.optimizer, *(row.get("optimizer") for row in known)}
+        if any(is_known(one) and optimizer_of(one).averages for one in optimizers if isinstance(one, str)):
+            return True
+        names = [one.name for one in study.hyperparameters if one.short_name == EMA_STEPS]
+        fixed = [constant.value for name, constant in study.fixed if Name.of(name).short == EMA_STEPS]
+        steps = [study.ema_steps, *fixed, *(row[name] for row in known for name in names)]  # NaN: not there
+        return any(isinstance(one, int | float) and one > study.budget.evaluate_every for one in steps)
 
     def where(self, rows: pd.DataFrame, condition: Condition | None) -> pd.Series:
         """Of rows of `trials` those in which a condition holds; without one all of them."""

@@ -1,6 +1,6 @@
 """One trial that a loop trains, as the logbook sees it: at which step it is, and what is kept of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from tuner.delegated.kept import KeptObjects
 from tuner.delegated.setup import LoopSetup
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
-from tuner.records import GroupRecord, Numerics, PrefixKey
+from tuner.records import GroupRecord, Measurement, Numerics, PrefixKey
 from tuner.training.engine import Measured, Weights
 from tuner.training.stability import Divergence
 
@@ -68,6 +68,10 @@ class LoopTrainee:
         """What the loop reported."""
         return evaluated or {}
 
+    def traced(self) -> Sequence[Measurement]:
+        """Nothing: a loop reports at evaluations alone."""
+        return ()
+
     def weights(self, into: Weights | None = None) -> Weights:
         """The weights of the kept modules; without any, the files that the loop has written."""
         return self.kept.weights(into) or self.files.weights(self.step)
@@ -75,6 +79,10 @@ class LoopTrainee:
     def frozen(self) -> Weights:
         """The parameters without gradients of the modules that are kept so far, as they are."""
         return self.kept.frozen()
+
+    def out_of_memory(self) -> str:
+        """Nothing: what a loop of one's own holds is not known."""
+        return ""
 
     def prefix_key(self) -> PrefixKey | None:
         """What the present state is a function of; None where that is not promised, or the loop knows how long it is.

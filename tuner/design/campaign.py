@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from tuner.budget.by_share import declared_schedule
 from tuner.budget.families import OWN, constant, constant_then_decay
@@ -17,7 +17,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.round import Round, check_stopping, checked_steps, is_open
 from tuner.design.space import SearchSpace
 from tuner.design.stages import StartFrom, rounds_with_start
-from tuner.design.update_words import check_updates
+from tuner.design.update_words import check_updates, check_updates_in, refuse_decay
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_names, check_workload_declared
@@ -85,7 +85,7 @@ class Campaign:
         makes its own.
     schedule: the learning rate schedule of every round's trials, or a function of the share of training; by default
         `constant_then_decay()`, "own" where the workload trains by rates of its own, and `constant()` where it trains
-        at a constant one.
+        at a constant one, or by an optimizer that takes no other.
     warmup_steps: the warmup of every round's trials, in steps (D18).
     warmup: the warmup as a share of the steps of round 1, like 0.05; it becomes steps there, and later rounds keep
         those steps (C9).
@@ -122,6 +122,10 @@ class Campaign:
     precision: str | None = None
     ema_steps: int | None = None
 
+    def __new__(cls, *_: object, **words: object) -> Self:
+        refuse_decay(words)
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         check_workload_declared(self.workload)
         if not isinstance(self.rounds, tuple | list) or not all(isinstance(one, Round) for one in self.rounds):
@@ -137,12 +141,15 @@ class Campaign:
             self._check_words(self.workload)
         else:
             self._check_optimizers()
-        object.__setattr__(self, "schedule", declared_schedule(self.schedule or constant_then_decay()))
+        object.__setattr__(self, "schedule", declared_schedule(self.schedule or self._usual_schedule()))
         if self.regime is not None and self.regime not in get_args(Regime):
             raise DeclarationError(f"regime is one of {', '.join(get_args(Regime))}, got {self.regime!r}")
         self._check_counts()
         check_stopping(self.rounds, self.production_steps if self.sweep is None else None, self._distance)
         check_updates(self, self._names_in_spaces())
+        self._check_schedule()
+        for space in (one.space for one in self.rounds if one.space is not None):
+            check_updates_in(space, self.workload)
         if self.sweep is not None:
             self._check_sweep(self.sweep)
 
@@ -245,6 +252,17 @@ class Campaign:
                 OPTIMIZERS.get(optimizer)
             _check_settings(space, self.optimizer)
             _check_clip_norm(space)
+
+    def _usual_schedule(self) -> ScheduleFamily:
+        alone = self.optimizer is not None and optimizer_of(self.optimizer).only_constant
+        return constant() if alone else constant_then_decay()
+
+    def _check_schedule(self) -> None:
+        """Raise DeclarationError for an optimizer that does not go with the schedule."""
+        chosen = [str(name) for one in self.rounds if one.space is not None for name in one.space.optimizers]
+        for name in (self.optimizer, *chosen):
+            if name is not None:
+                optimizer_of(name).check_schedule(self.schedule_family.name, self._names_in_spaces())
 
     def round(self, number: int) -> Round:
         """Round `number`, counted from 1. Raises DeclarationError for one that is not declared."""

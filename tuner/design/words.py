@@ -93,7 +93,18 @@ def _in_own_code(loop: str, lightning: str, trainer: str) -> dict[str, str]:
     return {door: f"refused: {text}" for door, text in texts.items()}
 
 
-_HOOKS = ("data", "model", "loss", "metrics", "augment", "collate", "lengths", "split_metrics", "parameter_groups")
+_HOOKS = (
+    "data",
+    "model",
+    "loss",
+    "metrics",
+    "augment",
+    "collate",
+    "lengths",
+    "split_metrics",
+    "parameter_groups",
+    "weight",
+)
 _YOURS: Texts = "yours: nothing but your own code calls it"
 _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("Campaign", {
@@ -164,6 +175,14 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "report the metric of the whole split", "`self.log` of the whole split", "`compute_metrics`"
         ),
         "split_metrics_device": _in_own_code("in `train`", "in the module", "in `compute_metrics`"),
+        "slices": _in_own_code(
+            "in `train`: cut each batch yourself", "`trainer={\"accumulate_grad_batches\": 4}`",
+            "`args={\"gradient_accumulation_steps\": 4}`",
+        ),
+        "micro_batch_size": _in_own_code(
+            "in `train`: add up gradients", "`trainer={\"accumulate_grad_batches\": 4}`",
+            "`args={\"gradient_accumulation_steps\": 4}`",
+        ),
         "no_decay": _in_own_code(
             "parameter groups of your own optimizer", "parameter groups in `configure_optimizers`",
             "the Trainer leaves out biases and norms by itself",

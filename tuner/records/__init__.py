@@ -17,6 +17,7 @@ from tuner.records.checkpoint_records import (
 from tuner.records.numerics_record import Numerics
 from tuner.records.promises import MeasuredPromises, Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
+from tuner.records.step_memory import StepMemory
 from tuner.records.trial_records import (
     STOPPED_EARLY,
     GroupRecord,
@@ -51,6 +52,7 @@ __all__ = [
     "Promises",
     "Recorder",
     "State",
+    "StepMemory",
     "TrainingCurve",
     "TrialRecord",
     "TrialUpdate",

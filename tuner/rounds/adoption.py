@@ -30,7 +30,15 @@ from tuner.rounds.promotion import chosen_trials
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
-_SHARED = ("objective", "optimizer", "batch_size", "augment", "fitted_when")  # what must be equal of both
+_SHARED = (
+    "objective",
+    "optimizer",
+    "batch_size",
+    "slices",
+    "slice_size",
+    "augment",
+    "fitted_when",
+)  # what must be equal of both
 MOST_REPLICATES = 1000
 
 

@@ -84,6 +84,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         batch_size=session.campaign.workload.batch_size,
         schedule=session.campaign.schedule_family,
         warmup_steps=session.campaign.warmup_steps,
+        ema_steps=session.campaign.ema_steps or 0,
         round=number,
         seed=derived_seed("study", session.campaign.seed, round_name(number)),
         lineage=tuple((round_name(before), f"trial {record.number}") for record in chosen),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tuner.design.hyperparameters import Choice, Domain, Range, Value
 from tuner.design.identity import was_told
-from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM
+from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM, STEP_LOSS, STEP_NORM
 from tuner.design.patience import stopping_step
 from tuner.design.study import Study
 from tuner.errors import StorageError
@@ -180,6 +180,9 @@ def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterato
 _COUNTED_LATER = {str(LARGEST_GRADIENT_NORM), str(CLIPPED_SHARE)}
 
 
+_OF_SINGLE_UPDATES = {str(STEP_LOSS), str(STEP_NORM)}  # measured between evaluations
+
+
 def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator[Problem]:
     """Every metric once at every evaluation up to the last committed step, and nothing beyond it.
 
@@ -193,6 +196,8 @@ def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator
     if due and not curve and record.state is State.COMPLETE:
         yield Problem(record.number, "curve", "has no measurements")
     for metric, points in curve.items():
+        if metric in _OF_SINGLE_UPDATES and study.traced_every:
+            continue
         steps = {step for step, _ in points}
         missing, beyond = sorted(set(due) - unsure - steps), sorted(steps - set(due))
         if metric in _COUNTED_LATER:

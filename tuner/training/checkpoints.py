@@ -146,14 +146,20 @@ def state_in(content: bytes) -> dict[str, Any]:
 
 
 def weights_as_file(
-    weights: Mapping[str, torch.Tensor], left_out: Collection[str] = (), frozen: Collection[str] = ()
+    weights: Mapping[str, torch.Tensor],
+    left_out: Collection[str] = (),
+    frozen: Collection[str] = (),
+    about: Mapping[str, str] | None = None,
 ) -> bytes:
     """Weights in the format of safetensors, with the names of what was left out, and of what is frozen, in its header.
+
+    `about`: what else the header says.
 
     Raises what safetensors raises for a tensor that it cannot hold.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
-    return safetensors.torch.save(tensors, metadata=header_of(left_out, frozen))
+    header = {**(header_of(left_out, frozen) or {}), **(about or {})}
+    return safetensors.torch.save(tensors, metadata=header or None)
 
 
 def weights_in(content: bytes) -> dict[str, torch.Tensor]:
@@ -195,12 +201,14 @@ def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported
     return write_weights_to(weights, target)
 
 
-def write_weights_to(weights: Mapping[str, torch.Tensor], target: Path) -> ExportedWeights:
-    """Write weights to a safetensors file, and what such a file cannot hold next to it."""
+def write_weights_to(
+    weights: Mapping[str, torch.Tensor], target: Path, about: Mapping[str, str] | None = None
+) -> ExportedWeights:
+    """Write weights to a safetensors file, and what such a file cannot hold next to it. `about`: for its header."""
     make_private_folder(target.parent)
     others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
     weights = {name: one for name, one in weights.items() if name not in others}
-    target.write_bytes(weights_as_file(weights))
+    target.write_bytes(weights_as_file(weights, about=about))
     if not others:
         return ExportedWeights(target, weights)
     beside = target.with_name(f"{target.stem}.extra_state.pt")

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import Claim, GroupRecord, Numerics, PrefixKey, Price, Promises, Recorder, TrialUpdate
+from tuner.records import Claim, GroupRecord, Measurement, Numerics, PrefixKey, Price, Promises, Recorder, TrialUpdate
 from tuner.training.setup import StudySetup, TrainingSetup
 from tuner.training.stability import Divergence
 
@@ -69,6 +69,10 @@ class Trainee(Protocol):
         """
         ...
 
+    def traced(self) -> Sequence[Measurement]:
+        """What was measured of single updates, as far as the study traces them, since the last call."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Everything the rest of the trial depends on: plain containers and tensors only."""
         ...
@@ -87,6 +91,13 @@ class Trainee(Protocol):
 
     def prefix_key(self) -> PrefixKey | None:
         """What the present state is a function of; None where no other trial may start from it."""
+        ...
+
+    def out_of_memory(self) -> str:
+        """Once memory has ended: what an update needs and what would fit, for a person; "" where that is not known.
+
+        The trainee trains no more after it.
+        """
         ...
 
 

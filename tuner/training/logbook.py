@@ -231,6 +231,7 @@ class Logbook:
 
     def without_files(self, state: State, reason: str = "") -> TrialUpdate:
         """What happened since the last commit."""
+        self.pending += self.trainee.traced()
         return TrialUpdate(
             trial_id=self.claim.trial_id,
             fence=self.claim.fence,

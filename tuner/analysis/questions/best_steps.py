@@ -212,8 +212,9 @@ def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> tuple[S
     if verdict in ("maybe_too_short", "mixed"):
         falls = frames.ends_at_zero(table["trial"])
         unknown = "" if falls else ", and the schedule of these trials is not known"
-        doubts = () if falls is False else (f"{_LATE_EXPECTED}{unknown}: train one trial longer to find out.",)
-        return "weak" if verdict == "maybe_too_short" and doubts else whole, doubts
+        doubts = [] if falls is False else [f"{_LATE_EXPECTED}{unknown}: train one trial longer to find out."]
+        doubts += [LATE_AVERAGES] if frames.averages_late(table["trial"]) else []
+        return "weak" if verdict == "maybe_too_short" and doubts else whole, tuple(doubts)
     start = EARLY if verdict == "too_long" else LATE
     if rate_died(frames, table["trial"], start):
         return "weak", (
@@ -224,6 +225,10 @@ def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> tuple[S
 
 
 _LATE_EXPECTED = "A learning rate that decays to (almost) zero makes late best steps expected (D9)"
+LATE_AVERAGES = (
+    "Averages of the weights are evaluated, which show where the weights have been: late best steps are expected of "
+    "them, as under a decay to zero (D9); only a longer run decides."
+)
 
 
 def _caveats(table: pd.DataFrame, verdict: str) -> Iterator[str]:
