@@ -11,6 +11,7 @@ from tuner.rounds.launch import plan_study
 from tuner.rounds.prepared_round import launch_prepared, prepared_round
 from tuner.rounds.price import priced_campaign
 from tuner.rounds.round_lengths import declaration_words, planned_rounds, rounds_for
+from tuner.rounds.stability_stages import AskedStability, StabilityPlan
 
 SPACE = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
 
@@ -74,10 +75,13 @@ def test_planned_rounds_keep_the_word():
     assert [one.patience for one in rounds_for(declared, 5_000, 1)] == [0], "a search alone"
 
 
-def test_a_budget_curve_of_such_a_trial_trains_its_lengths_whole(folder):
+def test_a_budget_curve_and_a_stability_study_of_such_a_trial_train_their_lengths_whole(folder):
     with session_for(campaign(20), folder) as session:
         row = launch_prepared(session, prepared_round(session, 2))
         record = session.ledger.trial(row.study_id, 0)
         assert row.study.patience_steps == 20
         stages = curve_stages(row, record, (400, 300, 200, 100), 1)
         assert {stage.study.patience_steps for stage in stages} == {0}
+        asked = StabilityPlan(row, record, AskedStability())
+        assert asked.rates_stage().study.patience_steps == 0
+        assert asked.warmup_stage(10, 2.0).study.patience_steps == 0
