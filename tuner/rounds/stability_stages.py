@@ -157,6 +157,7 @@ class StabilityPlan:
             round=None,
             lineage=((source.name, f"trial {number}"),),
             scientific=(),
+            patience_steps=0,
         )
 
     def _trial(self, study: Study, number: int, multiple: float, warmup: int, seed: int) -> Trial:
