@@ -119,7 +119,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         ),
         "ema_steps": _in_own_code(
             "in `train`: `torch.optim.swa_utils.AveragedModel`, kept by `trial.keep`",
-            "`trainer={\"callbacks\": [...]}`", "a callback of the Trainer",
+            "`trainer={\"callbacks\": [EMAWeightAveraging(...)]}`", "a `trainer_class` that evaluates and saves them",
         ),
         "sweep": {
             "loop": "honoured; needs the schedule, and `trial.regularization_off`",
@@ -193,6 +193,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "weight_decay": _POINT,
         "clip_norm": _POINT,
         "batch_size": _POINT,
+        "ema_steps": _POINT,
     }),
     ("option", {
         "--device": {
