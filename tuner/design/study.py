@@ -107,6 +107,11 @@ class Study:
         return batch_size // self.slice_size if self.slice_size else self.slices
 
     @property
+    def slice_examples(self) -> int:
+        """Examples of a slice of the study's own batches; those of a batch where it is not cut."""
+        return self.batch_size // self.slices_of(Point.of({}))
+
+    @property
     def slices_in_words(self) -> str:
         """Like "8 slices of 32 examples", where batches are cut; "" for whole batches."""
         size = next(iter(self.space.batch_sizes), self.batch_size)
