@@ -356,25 +356,24 @@ def test_what_the_formats_do_to_numbers():
     says("Precision", "in bf16 256 + 1 is 256, and 1 + 0.001 is 1")
 
 
-def test_bf16_in_the_model_trains_alone_and_in_a_group_with_the_same_bits(tmp_path):
+def test_bf16_trains_alone_and_in_a_group_with_the_same_bits(tmp_path):
     found = code("Precision")
+    assert found.campaign.precision == "bf16"
     rate, precise = found.space.hyperparameters[0].domain, {}
-    for products in ("bf16", "float32"):
-        space = tuner.SearchSpace(learning_rate=rate, products=products)
-        precise[products] = tiny_study(space=space, batch_size=10)
+    for name in found.space.hyperparameters[1].domain.choices:
+        precise[name] = tiny_study(space=tuner.SearchSpace(learning_rate=rate), batch_size=10, precision=name)
     study = precise["bf16"]
     trials, results = planned_trials(study), []
-    workload = found.Mixed()
-    check_workload(setting_for(study, tmp_path / "check", workload), trials[0])
+    check_workload(setting_for(study, tmp_path / "check", Mine()), trials[0])
     for train in (trained_together, trained_alone):
-        recorder = train(setting_for(study, tmp_path / train.__name__, workload), trials)
+        recorder = train(setting_for(study, tmp_path / train.__name__, Mine()), trials)
         assert {recorder.state(trial) for trial in trials} == {State.COMPLETE}
         results.append([meaning(recorder, tmp_path / train.__name__, trial) for trial in trials])
     assert results[0] == results[1]
-    run = TrialRun(setting_for(study, tmp_path, workload), trials[0])
+    run = TrialRun(setting_for(study, tmp_path, Mine()), trials[0])
     assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
     full = planned_trials(precise["float32"])[0]
-    recorder = trained_alone(setting_for(precise["float32"], tmp_path / "full", workload), [full])
+    recorder = trained_alone(setting_for(precise["float32"], tmp_path / "full", Mine()), [full])
     assert meaning(recorder, tmp_path / "full", full)[1] != results[1][0][1], "other products"
     of_convolutions = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     assert of_convolutions == "tf32", "torch's default, which the page states"

@@ -117,10 +117,6 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "precision": _in_own_code(
             "in `train`: `torch.autocast(...)`", "`trainer={\"precision\": \"bf16-mixed\"}`", "`args={\"bf16\": True}`"
         ),
-        "micro_batch_size": _in_own_code(
-            "in `train`: add up gradients", "`trainer={\"accumulate_grad_batches\": 4}`",
-            "`args={\"gradient_accumulation_steps\": 4}`",
-        ),
         "ema_steps": _in_own_code(
             "in `train`: `torch.optim.swa_utils.AveragedModel`, kept by `trial.keep`",
             "`trainer={\"callbacks\": [EMAWeightAveraging(...)]}`", "a `trainer_class` that evaluates and saves them",
