@@ -112,7 +112,7 @@ def _memory(
         parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buffers,
         batch=round(grown * _batch_bytes(batch)), activations=activations, examples=examples,
         batch_size=run.batches.batch_size, peak=peak, kept=_kept_bytes(run, optimizer),
-        free=free_bytes(run.setup.device) + parameters + buffers + there, whole=grown == 1.0,
+        free=free_bytes(run.setup.device) + parameters + buffers + there + _bytes_of_averages(run), whole=grown == 1.0,
     )  # fmt: skip
 
 
@@ -122,11 +122,15 @@ def _batch_bytes(batch: object) -> int:
 
 
 def _kept_bytes(run: "TrialRun", optimizer: int) -> int:
-    """The best weights, and on the CPU the copy of a large state that is saved in the background."""
-    model = snapshot_bytes(run.model)
-    state = model + optimizer
+    """Best weights, averages, and on the CPU the copy of a large state that is saved in the background."""
+    model, averages = snapshot_bytes(run.model), _bytes_of_averages(run)
+    state = model + optimizer + averages
     saved = state if run.setup.device.type == "cpu" and state >= BACKGROUND_BYTES else 0
-    return run.setup.study.keep_best * model + saved
+    return run.setup.study.keep_best * model + averages + saved
+
+
+def _bytes_of_averages(run: "TrialRun") -> int:
+    return 0 if run.averages is None else run.averages.num_bytes
 
 
 def _update_of(run: "TrialRun") -> Update:
