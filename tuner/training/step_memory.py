@@ -16,9 +16,9 @@ from tuner.training.best import snapshot_bytes
 from tuner.training.containers import leaves
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.memory import free_bytes
-from tuner.training.optimizers import state_bytes
+from tuner.training.optimizers import kept_bytes, state_bytes
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.saving import BACKGROUND_BYTES, num_bytes
+from tuner.training.saving import BACKGROUND_BYTES
 from tuner.training.update import Update
 
 if TYPE_CHECKING:
@@ -106,13 +106,14 @@ def _memory(
     """
     gradients, activations, peak = measured
     parameters, buffers = bytes_of(list(run.model.parameters())), bytes_of(list(run.model.buffers()))
-    there = num_bytes(list(run.optimizer.state.values()))
+    there = kept_bytes(run.optimizer)
     optimizer = there or state_bytes(run.optimizer)
     return StepMemory(
         parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buffers,
         batch=round(grown * _batch_bytes(batch)), activations=activations, examples=examples,
         batch_size=run.batches.batch_size, peak=peak, kept=_kept_bytes(run, optimizer),
         free=free_bytes(run.setup.device) + parameters + buffers + there + _bytes_of_averages(run), whole=grown == 1.0,
+        weights=sum(one.numel() for one in run.parameters),
     )  # fmt: skip
 
 
