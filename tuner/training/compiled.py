@@ -53,7 +53,7 @@ def compiled_parts(model: torch.nn.Module) -> Iterator[tuple[str, object]]:
         if is_compiled(module):
             yield part, module
             continue
-        held = {"forward": type(module).forward, **vars(module)}
+        held = {"forward": getattr(type(module), "forward", None), **vars(module)}
         functions = {key: getattr(one, "__func__", one) for key, one in held.items() if _is_function(one)}
         yield from ((f"{key} of {part}", one) for key, one in functions.items() if is_compiled(one))
 
