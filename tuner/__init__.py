@@ -10,6 +10,7 @@ The commands of `tuner` are functions of this module, with results as objects. E
     tuner.sweep(campaign)           find the step budget
     tuner.launch(campaign, round=1) train one round
     tuner.asking(campaign, round=1) ask for trials that are trained elsewhere, and tell what came out
+    tuner.stability(campaign)       does instability limit the learning rate, and which warmup helps?
     tuner.plan(campaign)            trials, steps, time and disk before anything is trained
     tuner.load("digits")            the records: trials, curves, findings and plots (CampaignRecords)
     tuner.check("digits")           every question of the playbook, answered
@@ -78,6 +79,7 @@ _API = {
     "plan": "tuner.api.training",
     "run": "tuner.api.training",
     "sweep": "tuner.api.training",
+    "stability": "tuner.api.stability",
     "CampaignRecords": "tuner.reading",
     "load": "tuner.reading",
 }
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from tuner.api.records import import_table as import_table
     from tuner.api.records import plot as plot
     from tuner.api.records import write_report as write_report
+    from tuner.api.stability import stability as stability
     from tuner.api.training import export_weights as export_weights
     from tuner.api.training import launch as launch
     from tuner.api.training import plan as plan

@@ -35,6 +35,7 @@ from tuner.analysis.round_frames import (
     rounds_started,
     row_of_trial,
 )
+from tuner.analysis.stability_records import StabilityRecords, stability_records
 from tuner.analysis.stage_chain import start_of_trial
 from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.study_progress import in_words, standing
@@ -43,7 +44,7 @@ from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value
 from tuner.errors import InputError, StorageError
 from tuner.plots.catalog import PLOTS
-from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
+from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StabilityPlot, StudyPlot, SweepPlot
 from tuner.records import Checkpoint, TrialRecord
 from tuner.records.conclusions import Selected
 from tuner.security import without_secrets
@@ -81,6 +82,21 @@ class Winner:
         return self.start.steps if self.start else 0
 
     @property
+    def stopped_early(self) -> bool:
+        """Whether the selected run ended before its budget, because its metric improved no more (`patience_steps`)."""
+        return self.record.stopped_early
+
+    @property
+    def stopping_words(self) -> list[str]:
+        """That the selected run stopped early, as a line; none of what trained its whole budget."""
+        return [self.record.reason] if self.stopped_early else []
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What the metadata of its exported weights say."""
+        return {"stopped_early": self.record.reason} if self.stopped_early else {}
+
+    @property
     def selected_value(self) -> float:
         """The best value of the selected run, whose weights `tuner.export_weights` writes."""
         return self.headline.selected_value
@@ -114,7 +130,7 @@ class Winner:
     def __repr__(self) -> str:
         study = self.row.study
         values = [f"  {name} = {value!r}" for name, value in self.point.items()]
-        values += [f"  {words}" for words in self.start_words]
+        values += [f"  {words}" for words in [*self.start_words, *self.stopping_words]]
         head = (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
             f"{self.headline.words}; best step {self.step:,} of {study.length_in_words}"
@@ -225,6 +241,8 @@ class CampaignRecords:
             return plot.draw(self.sweep())
         if isinstance(plot, BudgetCurvePlot):
             return plot.draw(self.budget_curve())
+        if isinstance(plot, StabilityPlot):
+            return plot.draw(self.stability())
         raise TypeError(f"{type(plot).__name__} is no kind of plot that records can draw")
 
     def _rounds(self) -> list[StudyFrames]:
@@ -248,6 +266,11 @@ class CampaignRecords:
         """The newest budget curve. Raises StorageError where none was trained."""
         with self._ledger() as ledger:
             return budget_curve(ledger, self.name)
+
+    def stability(self) -> StabilityRecords:
+        """The newest stability study. Raises StorageError where none was trained."""
+        with self._ledger() as ledger:
+            return stability_records(ledger, self.name)
 
     def sweep(self) -> SweepRecords:
         """The last sweep: its outcome and its trials. Raises StorageError where no sweep has ended."""

@@ -18,7 +18,13 @@ SPACE = SearchSpace(
     learning_rate=log_uniform(1e-4, 1e-1),
     captions=branches(yes={"shuffle_caption": uniform(0.0, 1.0), "caption_dropout": uniform(0.1, 0.5)}, no={}),
 )
-NOT_THERE = ("sweep", "budget-curve", "schedules", "infeasible")  # nothing of it was trained, or became of it
+NOT_THERE = (
+    "sweep",
+    "budget-curve",
+    "stability",
+    "schedules",
+    "infeasible",
+)  # nothing of it was trained, or became of it
 CONDITIONAL = ["yes.shuffle_caption", "yes.caption_dropout"]
 
 

@@ -7,10 +7,11 @@ import pytest
 import tuner
 import tuner.api.asking
 import tuner.api.records
+import tuner.api.stability
 import tuner.api.training
 import tuner.reading
 
-MODULES = (tuner.reading, tuner.api.asking, tuner.api.records, tuner.api.training)
+MODULES = (tuner.reading, tuner.api.asking, tuner.api.records, tuner.api.stability, tuner.api.training)
 EXAMPLES = {
     test.name.rpartition(".")[2]: test
     for module in MODULES

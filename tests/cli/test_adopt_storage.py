@@ -59,6 +59,7 @@ def test_a_second_storage_in_the_folder_leaves_the_first_whole(tuner, runs, tmp_
         ("sweep", "tiny.py"),
         ("worker", "tiny.py"),
         ("budget-curve", "tiny.py"),
+        ("stability", "tiny.py"),
         ("adopt", "tiny.py"),
         ("exploit", "tiny.py"),
         ("verify", "tiny", "--repair"),

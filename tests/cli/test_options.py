@@ -11,7 +11,7 @@ from tuner.cli.options import Profile
 from tuner.cli.program import parser_of, program
 from tuner.cli.training_options import TrainingOptions
 
-TRAIN = ["run", "sweep", "launch", "worker", "exploit", "adopt", "budget-curve"]
+TRAIN = ["run", "sweep", "launch", "worker", "exploit", "adopt", "budget-curve", "stability"]
 heard = []
 
 

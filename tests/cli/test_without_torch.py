@@ -12,7 +12,9 @@ from support.study_files import write_study
 from tuner.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-TRAIN = {"run", "plan", "sweep", "launch", "worker", "exploit", "budget-curve", "adopt", "score-test", "replay"}
+TRAIN = {
+    "run", "plan", "sweep", "launch", "worker", "exploit", "budget-curve", "stability", "adopt", "score-test", "replay",
+}  # fmt: skip
 WITHOUT_TORCH = """
 import sys
 

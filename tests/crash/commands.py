@@ -161,6 +161,10 @@ COMMANDS = {  # what was there before, and the command
     "adopt": (explored, ("adopt", "tiny.py", "--candidate", "1/0", "--baseline", "1/1", "--replicates", "2", *QUIET)),
     "exploit": (explored, ("exploit", "tiny.py", "--trials", "4", "--batch", "2", *QUIET)),
     "budget-curve": (explored, ("budget-curve", "tiny.py", "--lengths", "10,15,20", *QUIET)),
+    "stability": (
+        explored,
+        ("stability", "tiny.py", "--above", "4", "--seeds", "2", "--warmups", "2,4", "--yes", *QUIET),
+    ),
     "score-test": (launched, ("score-test", "tiny.py")),
     "import-table": (tables, IMPORT),
     "import-optuna": (optuna_study, ("import", "optuna", "sqlite:///optuna.db", "--study-name", "mine")),

@@ -92,6 +92,7 @@ NOTHING = {  # of this study, and why
     "infeasible": "None of 4 finished trials is infeasible",
     "sweep": "no sweep",
     "budget-curve": "no budget curve",
+    "stability": "no stability study",
 }
 
 

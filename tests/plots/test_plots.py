@@ -65,7 +65,7 @@ def test_every_plot_is_one_record_that_says_how_it_is_read():
     """The records are what `tuner plot --help`, the page and the README show."""
     assert PLOTS.names == (
         "best-steps", "axes", "best-of-n", "isolation", "curves", "schedules", "infeasible", "parallel", "sweep",
-        "transfer", "budget-curve",
+        "transfer", "budget-curve", "stability",
     )  # fmt: skip
     for plot in PLOTS:
         assert all((plot.title, plot.caption, plot.absent, plot.scope)), plot.name

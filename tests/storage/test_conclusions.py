@@ -27,6 +27,7 @@ from tuner.records.conclusions import (
     Retention,
     SecondTry,
     Selected,
+    StabilityStudies,
     StageLeaks,
     StageStart,
     StudyProfile,
@@ -53,6 +54,7 @@ EVERY_KIND = [
     Retention(("latest", "trunk")),
     ADOPTED,
     CurveStudies(("curve-a-250", "curve-a-500")),
+    StabilityStudies("stability-round-1-trial-3-2x-500", ("stability-round-1-trial-3-warmup-10-to-20x",)),
     FiniteValidation("132a824c53346a72", "validation/loss"),
     SecondTry((0, 7)),
     LoopPromises("f" * 64, "{}", True, {"deterministic": True}, {"prefixes": "it reads trial.max_train_steps"}),
@@ -91,6 +93,7 @@ def test_every_kind_is_in_the_list_once_and_under_the_name_that_databases_know()
     assert {type(one) for one in EVERY_KIND} == set(CONCLUSIONS.values())
     assert set(CONCLUSIONS) == {
         "regime", "profile", "fusion", "budget", "sweep", "test_score", "retention", "adoption", "budget_curve",
+        "stability",
         "finite validation", "second_try", "loop promises", "start", "training inputs", "stage leaks",
     }  # fmt: skip
 

@@ -14,12 +14,13 @@ from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
 from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.leaks import leak_findings
+from tuner.analysis.questions.stability import recorded_stability_findings
 from tuner.analysis.questions.stale_budget import recorded_stale_findings
 from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.analysis.questions.transfer import transfer_findings
 from tuner.analysis.reconciled import reconciled
 from tuner.analysis.round_frames import main_rounds, round_frames, round_of
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import WITHOUT_STOPPING, StudyFrames, stopping_words
 from tuner.analysis.trial_curves import MINIMUM_CURVE, has_curves
 from tuner.design.origin import promoted_from
 from tuner.errors import DeclarationError
@@ -78,7 +79,10 @@ def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) 
 def no_curves_finding(frames: StudyFrames, question: Question) -> Finding:
     """The answer to every question about curves where there are none."""
     complete, unfinished = len(frames.complete), frames.unfinished
-    if complete:
+    if frames.study.patience_steps:
+        missing = stopping_words(frames)
+        action = WITHOUT_STOPPING
+    elif complete:
         missing = f"No completed trial has a curve of {frames.study.objective.metric}"
         action = "Record the metric at regular steps, at least 20 times a trial (B40, D14)."
     else:
@@ -101,6 +105,7 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     stale += stale_start_findings(ledger, campaign, frames.study.name)
     controls = control_findings(ledger, campaign, place[0]) if place and frames.study.start else []
     leaks = leak_findings(ledger, campaign) if place and main_rounds(ledger, campaign)[-1:] == [place[0]] else []
+    stale += recorded_stability_findings(ledger, campaign, frames.study.name)
     found = [*checklist_findings(frames), *stale, *leaks, *confirming, *controls]
     return advised(frames, sorted(found, key=lambda finding: finding.asked.order))
 

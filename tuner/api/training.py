@@ -5,24 +5,25 @@ meant), or a `Campaign` with a name, which may be defined in a notebook. A campa
 is passed as an object trains in this process; `workers` needs a study file, because each process loads that.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Unpack
 
 import pandas as pd
-import torch
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import Failure, failures
+from tuner.api.sessions import MachineOptions, WorkerCount, opened, opened_stage, session_options
 from tuner.api.showing import Display, StopFlag
-from tuner.design.stages import Stage
 from tuner.design.study_file import Declared, declared_stage, declared_stages
 from tuner.errors import InputError, StorageError
-from tuner.execution.machine import Fuse
+from tuner.execution.averaging import mean_of_best
+from tuner.execution.machine import Machine
+from tuner.execution.scoring import Chosen
 from tuner.reading import CampaignRecords, Winner, load
 from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 from tuner.report.page import report_path
@@ -32,7 +33,7 @@ from tuner.rounds.controls import inherited_steps
 from tuner.rounds.foreseen import check_chain
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study
-from tuner.rounds.opening import SessionOptions, opened_session
+from tuner.rounds.opening import SessionOptions
 from tuner.rounds.playbook import Decision, Ending, Playbook
 from tuner.rounds.prepared_round import known_regime, launch_prepared, prepared_expansion, prepared_round
 from tuner.rounds.price import Extremes, priced_campaign
@@ -44,30 +45,8 @@ from tuner.storage.store import open_ledger
 from tuner.storage.studies import StudyRow
 from tuner.training import checkpoints as checkpoint_files
 from tuner.training.adapter_export import ExportForm, export_as
-from tuner.training.settings import Profile
 
-WorkerCount = int | Literal["auto"]
-
-
-class MachineOptions(TypedDict, total=False):
-    """Further options of every function that trains, as on the command line.
-
-    device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one. threads: torch's threads in each process.
-    workers_per_gpu: processes that may share one GPU. stall_seconds: a worker without a step for so long is replaced.
-    fuse: how many trials train as one stacked model, "auto" or "off". profile: "exact" keeps the bits of each trial
-    alone. keep_bytes: room for the checkpoints of a study. allow_changed_code: continue a study whose code changed.
-    allow_inexact: take steps over from trials that were trained under other Numerics.
-    """
-
-    device: str | None
-    threads: int
-    workers_per_gpu: int
-    stall_seconds: float
-    fuse: Fuse
-    profile: Profile
-    keep_bytes: int | None
-    allow_changed_code: bool
-    allow_inexact: bool
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -177,7 +156,8 @@ class CampaignPlan:
     def table(self) -> pd.DataFrame:
         """One row for each stage. Columns: study, trials, steps_each, steps, saved_steps, seconds, checkpoint_bytes.
 
-        seconds: for one trial after the other on this machine. saved_steps: taken over from shorter trials.
+        seconds: for one trial after the other on this machine. Steps and seconds are limits where trials may stop early
+        (`patience_steps`). saved_steps: taken over from shorter trials.
         """
         rows = [
             {
@@ -194,7 +174,9 @@ class CampaignPlan:
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        return self.table.to_string(index=False) if self.stages else "\n".join(map(repr, self.rounds))
+        limits = [one.at_most for one in self.stages if one.at_most]
+        table = [self.table.to_string(index=False)] if self.stages else map(repr, self.rounds)
+        return "\n".join([*table, *limits])
 
 
 def run(
@@ -235,12 +217,12 @@ def run(
     ['complete']
     """
     display = Display(progress, StopFlag())
-    options = _options(storage, checkpoints, workers, machine)
+    options = session_options(storage, checkpoints, workers, machine)
     stages = declared_stages(study)
     check_chain(stages, options.storage)
     results: list[RunResult] = []
     for stage in stages:
-        with _opened_stage(stage, options, display) as session:
+        with opened_stage(stage, options, display) as session:
             playbook = Playbook(session, yes=yes, tell=display.tell, expand=expand, retry_failed=retry_failed)
             result = _result(session, playbook.run(), options.storage or default_url())
         results.append(result)
@@ -293,8 +275,8 @@ def launch(
     ('round-1', {'complete': 4})
     """
     display = Display(progress, StopFlag())
-    options = _options(storage, checkpoints, workers, machine)
-    with _opened(study, options, display) as session:
+    options = session_options(storage, checkpoints, workers, machine)
+    with opened(study, options, display) as session:
         widened = prepared_expansion(session, round) if expanded else None
         prepared = widened or prepared_round(session, round, max_train_steps, trials)
         check_study(session, prepared.study, prepared.trials)
@@ -339,8 +321,8 @@ def sweep(
     'sweep'
     """
     display = Display(progress, StopFlag())
-    options = _options(storage, checkpoints, workers, machine)
-    with _opened(study, options, display) as session:
+    options = session_options(storage, checkpoints, workers, machine)
+    with opened(study, options, display) as session:
         declared = chosen_sweep(session, learning_rates, extend)
         outcome = run_sweep(session, declared, again=again, retry_failed=retry_failed)
         records = CampaignRecords(session.name, options.storage or default_url())
@@ -371,7 +353,7 @@ def plan(
     if rounds is not None and total_steps is None:
         raise InputError("rounds plans rounds for a total of steps; give total_steps with it")
     options = SessionOptions(storage=storage, device=device, threads=threads)
-    with _opened(study, options, Display(False, StopFlag()), dry_run=True) as session:
+    with opened(study, options, Display(False, StopFlag()), dry_run=True) as session:
         compute_bound, inherited = known_regime(session) == "compute_bound", inherited_steps(session).steps
         if compute_bound:
             check_transfer(session.campaign)
@@ -394,20 +376,28 @@ def export_weights(
     round: int | str | None = None,
     *,
     as_: ExportForm | None = None,
+    average: bool = False,
     checkpoints: str | Path | None = None,
     storage: str | None = None,
+    device: str | None = None,
 ) -> Path:
     """Write the weights of the best configuration's selected run, at its best step, as a safetensors file.
 
     round: its number, or a study by its name; None is the last round. ``as_``: how adapters of `with_lora` are written:
     "merged" adds them to the weights, under the names of the base; "peft" writes a folder in the format of peft; None
-    leaves all as the model has it. checkpoints: the folder, where it is not the storage's own.
+    leaves all as the model has it. average: the mean of the weights of all best checkpoints that the run kept
+    (`Campaign(keep_best=3)`), computed in float64, with the buffers of the best ones; it is evaluated on the validation
+    split first (on `device`), and the file's header and a logged line say its value beside the best single one; for
+    that `study` is a study file or a `Campaign`. checkpoints: the folder, where it is not the storage's own.
+
+    Weights of a run that stopped early carry that in the metadata of the file, as `stopped_early`.
 
     Of a training that kept files in place of weights they are written into a folder, `target` without ".safetensors".
     Returns the path of what was written.
 
-    Raises StorageError where the run has no checkpoint here, or that folder is there already, or `as_` is given for
-    weights without adapters; CorruptCheckpoint where the file is damaged.
+    Raises StorageError where the run has no checkpoint here, or for a mean fewer than two, or that folder is there
+    already, or `as_` is given for weights without adapters; CorruptCheckpoint where the file is damaged; StudyChanged
+    where a mean would be evaluated with other code or data than the run was trained with.
 
     >>> tuner.export_weights("tiny", "model.safetensors").name
     'model.safetensors'
@@ -420,52 +410,22 @@ def export_weights(
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:
         root = folder_to_read(ledger, None if checkpoints is None else Path(checkpoints))
+        if average:
+            if as_ is not None:
+                raise InputError(f"as_={as_!r} and average=True are two ways to write weights; choose one of them")
+            chosen = Chosen(winner.row, winner.record, winner.checkpoint, winner.step, winner.selected_value)
+            stage = declared_stage(study)
+            mean = mean_of_best(ledger, chosen, stage.campaign.workload, Machine(root, device), stage.file)
+            _log.log(logging.WARNING if mean.worse else logging.INFO, "%s", mean.words)
+            written = mean.write(Path(target)).path
+            checkpoint_files.note_in_header(written, winner.notes)
+            return written
     if as_ is not None:
-        return export_as(root, winner.checkpoint, Path(target), as_).path
-    return checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
-
-
-@contextmanager
-def _opened(study: Declared, options: SessionOptions, display: Display, *, dry_run: bool = False) -> Iterator[Session]:
-    """A session that shows its progress. Torch's threads and determinism are as before after the block."""
-    with _opened_stage(declared_stage(study), options, display, dry_run=dry_run) as session:
-        yield session
-
-
-@contextmanager
-def _opened_stage(
-    stage: Stage, options: SessionOptions, display: Display, *, dry_run: bool = False
-) -> Iterator[Session]:
-    if stage.file is None and options.workers is not None:
-        raise InputError(
-            "each worker process loads the study file, and this campaign was passed as an object: write it to a "
-            f"file (in a notebook: %%writefile {stage.name}.py) and pass the path, or train with workers=1"
-        )
-    with _torch_as_before(), opened_session(stage, options, dry_run=dry_run) as session:
-        yield replace(session, watch=display.watch, stop=display.stop)
-
-
-@contextmanager
-def _torch_as_before() -> Iterator[None]:
-    """Training needs a fixed number of threads and deterministic kernels; a notebook goes on with its own."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-
-
-def _options(
-    storage: str | None, checkpoints: str | Path | None, workers: WorkerCount, machine: MachineOptions
-) -> SessionOptions:
-    """Raises InputError for a number of workers that cannot be."""
-    if workers != "auto" and (not isinstance(workers, int) or workers < 1):
-        raise InputError(f"workers is 'auto' or a number of processes from 1, got {workers!r}")
-    count = 0 if workers == "auto" else None if workers == 1 else workers
-    folder = None if checkpoints is None else Path(checkpoints)
-    return SessionOptions(storage=storage, checkpoints=folder, workers=count, **machine)
+        written = export_as(root, winner.checkpoint, Path(target), as_).path
+    else:
+        written = checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
+    checkpoint_files.note_in_header(written, winner.notes)
+    return written
 
 
 def _best(records: CampaignRecords, rounds: Sequence[StudyRow]) -> Winner | None:

@@ -94,6 +94,14 @@ BUDGET_CURVE = CliCommand(
     "tuner.cli.budgets:budget_curve",
     "tuner budget-curve studies/digits.py --lengths 200,400,800",
 )
+STABILITY = CliCommand(
+    "stability",
+    "Does instability limit the learning rate, and which warmup helps?",
+    CommandGroup.TRAIN,
+    f"{_TRAINING}:StabilityOptions",
+    "tuner.cli.stability:stability",
+    "tuner stability studies/digits.py --yes",
+)
 WORKER = CliCommand(
     "worker",
     "Help with a launch, on this or another machine",

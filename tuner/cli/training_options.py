@@ -245,6 +245,51 @@ class BudgetCurveOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StabilityOptions(TrainingOptions):
+    """Train the best configuration at learning rates above its own, and look for instability (B36-B39).
+
+    Loss and gradient norm of each update are recorded. Where a rate is unstable, --yes trains warmups to a far higher
+    rate, the shortest first, until one is stable. Nothing of the rounds changes. Exit code 3: act. Exit code 4: trials
+    failed.
+    """
+
+    above: Annotated[
+        str,
+        typer.Option(metavar="MULTIPLES", help="Rates to try, in multiples of the best one, with commas between."),
+    ] = "2,5,10"
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|SHARE",
+            help="Steps of each trial, or a share of the budget: 1000 or 20%. Default: 500 after the warmup, at most "
+            "the budget.",
+            show_default=False,
+        ),
+    ] = None
+    seeds: Annotated[int, typer.Option(help="Trainings of each rate and of each warmup.")] = 3
+    warmups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEPS",
+            help="Warmups to try, in steps: 10,100,1000. Default: powers of ten, up to a tenth of the budget.",
+            show_default=False,
+        ),
+    ] = None
+    factor: Annotated[float, typer.Option(help="The rate that warmups lead to, in multiples of the unstable rate.")] = (
+        10.0
+    )
+    round_number: RoundNumber = None
+    trial: Annotated[
+        int | None,
+        typer.Option(help="Whose configuration to train. Default: the best of the round.", show_default=False),
+    ] = None
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Train the warmups where a rate is unstable.")] = False
+    dry_run: DryRun = False
+    retry_failed: RetryFailed = False
+    form: OutputFormat = Format.table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AdoptOptions(TrainingOptions):
     """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE.
 

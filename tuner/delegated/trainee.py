@@ -1,6 +1,6 @@
 """One trial that a loop trains, as the logbook sees it: at which step it is, and what is kept of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from tuner.delegated.kept import KeptObjects
 from tuner.delegated.setup import LoopSetup
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
-from tuner.records import GroupRecord, Numerics, PrefixKey
+from tuner.records import GroupRecord, Measurement, Numerics, PrefixKey
 from tuner.training.engine import Measured, Weights
 from tuner.training.stability import Divergence
 
@@ -67,6 +67,10 @@ class LoopTrainee:
     def measure(self, evaluated: Measured | None = None) -> Measured:
         """What the loop reported."""
         return evaluated or {}
+
+    def traced(self) -> Sequence[Measurement]:
+        """Nothing: a loop reports at evaluations alone."""
+        return ()
 
     def weights(self, into: Weights | None = None) -> Weights:
         """The weights of the kept modules; without any, the files that the loop has written."""

@@ -28,6 +28,7 @@ def base_digest(study: Study, trial: Trial, workload: str) -> str:
     decisive = [
         _VERSION, workload, study.optimizer, study.batch_size, study.augment, sorted(point.items()), trial.seed,
         trial.data_seed, study.objective.metric, study.objective.direction, study.keep_best,
+        *["traced"] * bool(study.traced_every),  # what a trial that is not traced left holds no traces
         *_declared(study, trial),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()

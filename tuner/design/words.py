@@ -93,7 +93,18 @@ def _in_own_code(loop: str, lightning: str, trainer: str) -> dict[str, str]:
     return {door: f"refused: {text}" for door, text in texts.items()}
 
 
-_HOOKS = ("data", "model", "loss", "metrics", "augment", "collate", "lengths", "split_metrics", "parameter_groups")
+_HOOKS = (
+    "data",
+    "model",
+    "loss",
+    "metrics",
+    "augment",
+    "collate",
+    "lengths",
+    "split_metrics",
+    "parameter_groups",
+    "weight",
+)
 _YOURS: Texts = "yours: nothing but your own code calls it"
 _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("Campaign", {
@@ -106,13 +117,9 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "precision": _in_own_code(
             "in `train`: `torch.autocast(...)`", "`trainer={\"precision\": \"bf16-mixed\"}`", "`args={\"bf16\": True}`"
         ),
-        "micro_batch_size": _in_own_code(
-            "in `train`: add up gradients", "`trainer={\"accumulate_grad_batches\": 4}`",
-            "`args={\"gradient_accumulation_steps\": 4}`",
-        ),
         "ema_steps": _in_own_code(
             "in `train`: `torch.optim.swa_utils.AveragedModel`, kept by `trial.keep`",
-            "`trainer={\"callbacks\": [...]}`", "a callback of the Trainer",
+            "`trainer={\"callbacks\": [EMAWeightAveraging(...)]}`", "a `trainer_class` that evaluates and saves them",
         ),
         "sweep": {
             "loop": "honoured; needs the schedule, and `trial.regularization_off`",
@@ -139,6 +146,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("round", {
         "start": "honoured: `start=\"scratch\"` trains without `start_from`; the loop is the same",
         "total": "honoured",
+        "patience_steps": "refused: leave it out; trials train all their steps, and the best weights of each are kept",
     }),
     ("function", {
         "with_lora": _FUNCTIONS | {"lightning": "yours: in `module`", "trainer": "yours: in `model_init`"},
@@ -163,6 +171,14 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "report the metric of the whole split", "`self.log` of the whole split", "`compute_metrics`"
         ),
         "split_metrics_device": _in_own_code("in `train`", "in the module", "in `compute_metrics`"),
+        "slices": _in_own_code(
+            "in `train`: cut each batch yourself", "`trainer={\"accumulate_grad_batches\": 4}`",
+            "`args={\"gradient_accumulation_steps\": 4}`",
+        ),
+        "micro_batch_size": _in_own_code(
+            "in `train`: add up gradients", "`trainer={\"accumulate_grad_batches\": 4}`",
+            "`args={\"gradient_accumulation_steps\": 4}`",
+        ),
         "no_decay": _in_own_code(
             "parameter groups of your own optimizer", "parameter groups in `configure_optimizers`",
             "the Trainer leaves out biases and norms by itself",
@@ -177,6 +193,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "weight_decay": _POINT,
         "clip_norm": _POINT,
         "batch_size": _POINT,
+        "ema_steps": _POINT,
     }),
     ("option", {
         "--device": {
@@ -270,7 +287,7 @@ def ignored_words(workload: OwnLoop) -> list[str]:
 def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collection[str]) -> None:
     """Raise DeclarationError for words of a campaign that have no meaning here.
 
-    given: those that are not defaults. searched: the names of the search spaces.
+    given: those that are not defaults, of its rounds too. searched: the names of the search spaces.
     """
     if workload.constant_rate:
         _check_constant(workload, given, searched)
@@ -279,7 +296,7 @@ def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collec
     door, named = door_of(workload), type(workload).__name__
     unscheduled = workload.follows_schedule is False
     for name in given:
-        known = [word for word in WORDS if (word.place, word.name) == ("Campaign", name)]
+        known = [word for word in WORDS if word.name == name and word.place in ("Campaign", "round")]
         instead = next((word.instead(door) for word in known), "")
         if instead:
             raise DeclarationError(

@@ -17,7 +17,7 @@ from tuner.fused.cuda_graph import WARM_UP
 from tuner.fused.group import Group
 from tuner.fused.likeness import check_alike, largest_kind
 from tuner.fused.making import make_group
-from tuner.fused.obstacles import check_obstacles, refusal
+from tuner.fused.obstacles import check_obstacles, check_scale, refusal
 from tuner.fused.sharing import tie, tied
 from tuner.training.engine import Fusion
 from tuner.training.memory import free_bytes
@@ -104,9 +104,11 @@ def check_some_alike(setup: TrainingSetup, trials: Sequence[Trial]) -> None:
     """Raise NotFusible, naming what differs first, where no two of these trials have models that are alike."""
     quiet = replace(setup, stop=lambda: False)
     with callers_generators_restored(setup.device):
-        models = [run.model for run in islice(_made(quiet, trials), 2)]
-        for model in models:
-            check_obstacles(model, setup.workload.loss)
+        runs = list(islice(_made(quiet, trials), 2))
+        for run in runs:
+            check_scale(run)
+            check_obstacles(run.model, setup.workload.loss)
+        models = [run.model for run in runs]
         if len(models) > 1 and len(runs_of(quiet, trials, 2)) == 1:
             check_alike(models)
 

@@ -12,6 +12,7 @@ from tuner.fused.sharing import copied
 from tuner.training.compiled import compiled_loss, compiled_parts
 from tuner.training.endings import ending, is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.precision import AUTOCAST, computing
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trial_run import TrialRun
 
@@ -31,6 +32,15 @@ def check_obstacles(model: torch.nn.Module, loss: Callable[..., Any] | None = No
         found = f"the loss is made by torch.compile: {_PLAIN.replace('module', 'function')}"
     if found:
         raise NotFusible(found)
+
+
+def check_scale(run: TrialRun) -> None:
+    """Raise NotFusible for trials in fp16: each skips updates of its own, and would fall out of step."""
+    if run.scale is not None:
+        raise NotFusible(
+            "in fp16 each trial has a loss scale of its own and skips updates that its mates make, so its trials train "
+            'one by one; precision="bf16" needs no scale, and trains together'
+        )
 
 
 def _obstacles(model: torch.nn.Module) -> Iterator[str]:
@@ -54,7 +64,10 @@ def _obstacles(model: torch.nn.Module) -> Iterator[str]:
 
 def other_bits(run: TrialRun, difference: str) -> str:
     """Why a group is refused whose bits are not those of its trials alone."""
+    precision = run.rule.precision
     why = " (the loss runs under torch.autocast, whose casts fall otherwise there)" if _casts(run) else ""
+    if precision in AUTOCAST:
+        why = f" (in {precision}: the casts of torch.autocast fall otherwise there)"
     return f"trained together the bits are not those of each trial alone{why}: {difference}"
 
 
@@ -63,7 +76,14 @@ def _casts(run: TrialRun) -> bool:
     workload, watch = run.setup.workload, _Watch(run.setup.device.type)
     model = copied(run.model)
     # An augmentation is left out, and a loss may miss it; then what was seen until there has to do.
-    with callers_generators_restored(run.setup.device), left_as_it_was(workload), suppress(Exception), watch:
+    computing_so = computing(run.rule.precision, run.setup.device)
+    with (
+        callers_generators_restored(run.setup.device),
+        left_as_it_was(workload),
+        suppress(Exception),
+        computing_so,
+        watch,
+    ):
         workload.loss(model, run.batches.at(run.step), run.point)
     return watch.casts
 

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tuner.analysis.questions.budget_curve import BudgetCurve
+from tuner.analysis.stability_records import StabilityRecords
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_records import SweepRecords
 
@@ -79,3 +80,11 @@ class BudgetCurvePlot(Plot):
 
     draw: Callable[[BudgetCurve], Drawn]
     scope: ClassVar[str] = "budget curve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StabilityPlot(Plot):
+    """A plot of the newest stability study."""
+
+    draw: Callable[[StabilityRecords], Drawn]
+    scope: ClassVar[str] = "stability study"

@@ -19,6 +19,7 @@ from tuner.records.promises import MeasuredPromises, Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
 from tuner.records.step_memory import StepMemory
 from tuner.records.trial_records import (
+    STOPPED_EARLY,
     GroupRecord,
     Inherited,
     Measurement,
@@ -34,6 +35,7 @@ __all__ = [
     "FROZEN_FOLDER",
     "GROUP_FOLDER",
     "LOOP_FOLDER",
+    "STOPPED_EARLY",
     "BaseFile",
     "Checkpoint",
     "CheckpointKind",

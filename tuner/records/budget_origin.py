@@ -7,7 +7,7 @@ from typing import Literal
 
 Decider = Literal[
     "declared", "command_line", "sweep", "production", "too_long", "too_short", "best_steps", "study", "curve",
-    "started", "assumed", "control", "equal_total", "elsewhere", "words", "unknown",
+    "stability", "started", "assumed", "control", "equal_total", "elsewhere", "words", "unknown",
 ]  # fmt: skip
 
 _SENTENCES: Mapping[Decider, str] = MappingProxyType(
@@ -21,6 +21,7 @@ _SENTENCES: Mapping[Decider, str] = MappingProxyType(
         "best_steps": "best steps of {study} are {verdict}: the same {steps:,} steps",
         "study": "as {study}",
         "curve": "a length of the curve",
+        "stability": "as long as the stability study needs (B36)",
         "started": "as it was started",
         "assumed": "assumed until the sweep has found the steps to fit",
         "control": "as {study}, with which it is compared at equal steps of its own (C5)",

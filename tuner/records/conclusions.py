@@ -197,6 +197,19 @@ class CurveStudies(Conclusion):
 
 
 @dataclass(frozen=True, slots=True)
+class StabilityStudies(Conclusion):
+    """The studies of a campaign that make its newest stability study.
+
+    rates: of the rates at and above the best one. warmups: one for each length of the warmup that was tried, the
+    shortest first; none where no rate was unstable, or before these are trained.
+    """
+
+    KIND: ClassVar[str] = "stability"
+    rates: str
+    warmups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FiniteValidation(Conclusion):
     """Each example of these validation data (a digest) has a finite value of the metric `by`."""
 
@@ -377,6 +390,7 @@ CONCLUSIONS: Mapping[str, type[Conclusion]] = {
     one.KIND: one
     for one in (
         RegimeVerdict, StudyProfile, FusionChoices, BudgetRecord, SweepConclusion, FinalScore, Retention, Adoption,
-        CurveStudies, FiniteValidation, LoopPromises, SecondTry, StageLeaks, StageStart, TrainingInputs,
+        CurveStudies, FiniteValidation, LoopPromises, SecondTry, StabilityStudies, StageLeaks, StageStart,
+        TrainingInputs,
     )
 }  # fmt: skip

@@ -40,7 +40,9 @@ def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[st
     workload, own = campaign.workload, isinstance(campaign.workload, OwnLoop)
     declared = {"batch_size": str(workload.batch_size)} if workload.batch_size else {}
     declared |= {} if own else {"optimizer": str(campaign.optimizer)}
-    declared |= {name: str(value) for name, value in words_of_updates(campaign).items() if value not in ("", 0, 1)}
+    words = words_of_updates(campaign)
+    words.pop("slice_size", None)  # a campaign keeps it, whatever is computed at a time today
+    declared |= {name: str(value) for name, value in words.items() if value not in ("", 0, 1)}
     if loaded.inherited is not None:
         declared["start"] = loaded.inherited.identity
     if not campaign.schedule_family.kind.unknown:
@@ -153,12 +155,18 @@ class StudyComparison:
                 f"that it loads overwritten? {_WAYS_OUT}"
             )
         if losses:
-            raise StudyChanged(
-                f"the loss changed: at {_point(losses[0].point)} a first batch has another loss than when "
-                f"{row.study.name} of {row.campaign!r} was started, and code, data and initial weights are the same; "
-                "did something change that loss or augment() reads besides them (a file, a variable of the "
-                f"environment, the weights of a teacher)? {_WAYS_OUT}"
-            )
+            raise self._other_loss(row, losses[0].point)
+
+    def _other_loss(self, row: StudyRow, point: Mapping[str, object]) -> StudyChanged:
+        declared = self._parts_known_then(row, ("precision",))
+        if declared:
+            return _refusal(row, in_short(declared))
+        return StudyChanged(
+            f"the loss changed: at {_point(point)} a first batch has another loss than when {row.study.name} of "
+            f"{row.campaign!r} was started, and code, data and initial weights are the same; did something change that "
+            "loss or augment() reads besides them (a file, a variable of the environment, the weights of a teacher)? "
+            f"{_WAYS_OUT}"
+        )
 
     def is_as_started(self, row: StudyRow) -> bool:
         """Whether code, arguments, data and initial weights are those of the start of a study, whatever is allowed."""

@@ -34,7 +34,7 @@ from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromis
 from tuner.records.promises import measured_from
 from tuner.rounds.comparison import StudyComparison, basis_of
 from tuner.rounds.leaks import compare_inputs
-from tuner.rounds.plan import round_name
+from tuner.rounds.plan import round_name, with_kept_slices
 from tuner.security import without_secrets
 from tuner.shown import word
 from tuner.storage.liveness import worker_id
@@ -111,6 +111,16 @@ class Plan:
         return len(self.trials) * self.study.budget.max_train_steps - self.saved_steps
 
     @property
+    def at_most(self) -> str:
+        """That its trials may stop early, so that its steps and its time are limits; "" where they train all steps."""
+        if not self.study.patience_steps:
+            return ""
+        return (
+            f"{self.study.name}: steps and time are at most these: a trial stops early where its metric has not "
+            f"improved for {self.study.patience_steps:,} steps"
+        )
+
+    @property
     def seconds(self) -> float:
         """Estimated time of all trials, one after the other, evaluations and compiling included."""
         return self.steps * self.price.step_ms / 1e3 + self.evaluation_seconds + self.compile_seconds
@@ -169,7 +179,7 @@ def refuse_all_failed(session: Session, row: StudyRow) -> None:
 
 def plan_study(session: Session, study: Study, trials: Sequence[Trial]) -> Plan:
     """Check the workload by a whole update and measure the price of the trials that are left. Writes nothing."""
-    study = replace(study, num_examples=session.loaded.num_examples)
+    study = _as_kept(session, study)
     inspection = check_study(session, study, trials, DRY_LOOK_SECONDS, price=True)
     started = started_study(session, study.name)
     known = session.ledger.trials(started.study_id) if started else ()
@@ -196,7 +206,7 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     budget_origin: where the budget of the study comes from. budget_source: the study from whose results it was chosen.
     Both are kept at the first start of the study, with what they were chosen under.
     """
-    study = replace(study, num_examples=session.loaded.num_examples)
+    study = _as_kept(session, study)
     started = started_study(session, study.name)
     finite: tuple[FiniteValidation, ...] = ()
     if started is None or retry_failed or not _is_trained(session, started, study):
@@ -229,6 +239,12 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     if second_try:
         _try_again(session, row)
     return row
+
+
+def _as_kept(session: Session, study: Study) -> Study:
+    """A study with the examples of its data, and with slices of the size with which its campaign began."""
+    study = replace(study, num_examples=session.loaded.num_examples)
+    return with_kept_slices(study, session.campaign.workload, session.ledger, session.name)
 
 
 def _kept_start(session: Session, study: Study, started: StudyRow | None) -> tuple[StageStart, ...]:
@@ -330,6 +346,7 @@ def check_study(
     Validation data that were looked at for an earlier study of the campaign count as finite and are not looked at
     again; a look that would take more than `look_seconds` is only priced.
     """
+    study = _as_kept(session, study)
     _recall_promises(session, study)
     known = _known_to_be_finite(session, study)
     seconds = None if known else look_seconds

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import Claim, GroupRecord, Numerics, PrefixKey, Price, Promises, Recorder, TrialUpdate
+from tuner.records import Claim, GroupRecord, Measurement, Numerics, PrefixKey, Price, Promises, Recorder, TrialUpdate
 from tuner.training.setup import StudySetup, TrainingSetup
 from tuner.training.stability import Divergence
 
@@ -67,6 +67,10 @@ class Trainee(Protocol):
         `evaluated`: metrics of the splits, where the cohort has them already. Raises Interrupted, with nothing
         changed, where the setup says stop.
         """
+        ...
+
+    def traced(self) -> Sequence[Measurement]:
+        """What was measured of single updates, as far as the study traces them, since the last call."""
         ...
 
     def state(self) -> dict[str, Any]:

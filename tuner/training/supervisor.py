@@ -100,7 +100,7 @@ class Supervisor(Committing):
             for book in self.books:
                 if book.owes_evaluation:
                     outcomes += self._evaluated(book, None)
-                elif book.trainee.step == self.evaluation_steps[-1]:
+                elif book.at_end:
                     outcomes.append(Outcome(book, *book.end()))
         except Interrupted:
             self.commit([Outcome(book, State.RUNNING) for book in self.books])
@@ -199,7 +199,7 @@ class Supervisor(Committing):
             self.stops[place] = self._next_stop(book)
 
     def _evaluated(self, book: Logbook, measured: Measured | None) -> list[Outcome]:
-        """The end of a trial, if this was its last evaluation or if its metrics failed.
+        """The end of a trial, if this was its last evaluation, if it stops early here, or if its metrics failed.
 
         Raises the error when the memory ends that the trial shares with others. Raises Interrupted, with nothing
         changed, where the setup says stop.
@@ -215,6 +215,4 @@ class Supervisor(Committing):
         if failure is not None:
             return [Outcome.failed(book, *failure)]
         book.pin()
-        if book.trainee.step < self.evaluation_steps[-1]:
-            return []
-        return [Outcome(book, *book.end())]
+        return [Outcome(book, *book.end())] if book.at_end else []

@@ -29,8 +29,9 @@ QUESTION = Question(
         Verdict(
             "likely_instability",
             "act",
-            "Look at the training curves just above the best learning rate; then try warmup, gradient clipping, or a "
-            "more stable architecture, before a lower learning rate (B36-B39).",
+            "Train the best configuration at rates above its own, and find the shortest warmup that is stable: `tuner "
+            "stability STUDY_FILE`. Then try gradient clipping or a more stable architecture, before a lower learning "
+            "rate (B36-B39).",
         ),
         Verdict("inconclusive", "open", "Search a learning rate, and complete more trials just above the best one."),
     ),

@@ -6,12 +6,15 @@ import pandas as pd
 
 from tuner.analysis.questions.adoption import adoption_log, concluded_findings
 from tuner.analysis.questions.budget_curve import budget_curve, budget_curve_finding
+from tuner.analysis.questions.stability import stability_finding
 from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.analysis.round_frames import round_of
+from tuner.analysis.stability_records import stability_records
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.plots.axes import AXES
 from tuner.plots.budget_curve import BUDGET_CURVE
-from tuner.records.conclusions import CurveStudies
+from tuner.plots.stability import STABILITY
+from tuner.records.conclusions import CurveStudies, StabilityStudies
 from tuner.report.cards import card_of
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, Placed, StudyMaterial
@@ -104,6 +107,17 @@ def budget_curves(material: Material) -> list[Part]:
     return [Part("budget-curve", Blocks(blocks=(plot, Block(card=card))), "Gain from longer training")]
 
 
+def stability(material: Material) -> list[Part]:
+    """Whether instability limits the learning rate: the newest stability study (B36); nothing without one."""
+    if material.ledger.conclusion(material.campaign, StabilityStudies) is None:
+        return []
+    records = stability_records(material.ledger, material.campaign)
+    image = image_of(STABILITY.draw(records)[0], f"{STABILITY.title}. {STABILITY.caption}")
+    card = card_of(Placed("stability-finding", records.source, stability_finding(records), "stability-plot"))
+    plot = Block(STABILITY.title, "stability-plot", image=image, caption=STABILITY.caption)
+    return [Part("stability", Blocks(blocks=(plot, Block(card=card))), "Training stability")]
+
+
 def _exploited_row(material: StudyMaterial, rounds: Sequence[StudyMaterial]) -> dict[str, object]:
     study, frames = material.study, material.frames
     source = study.lineage[0][0]
@@ -142,3 +156,4 @@ CONCLUSIONS = Section(name="conclusions", place=60, make=conclusions)
 REGIME = Section(name="regime", place=80, make=regime)
 EXPLOITATION = Section(name="exploitation", place=100, make=exploitations)
 BUDGET_CURVES = Section(name="budget_curve", place=110, make=budget_curves)
+STABILITY_STUDY = Section(name="stability", place=112, make=stability)
