@@ -315,7 +315,7 @@ def test_a_workload_may_have_a_hyperparameter_with_the_name_of_a_plugins_setting
     register(smoothed(settings=(OptimizerSetting("smoothing"),)))
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1.0), smoothing=uniform(0.0, 1.0))
     Campaign(Mlp(), [Round("a test", trials=2, space=space)], optimizer="adamw")
-    with pytest.raises(DeclarationError, match="momentum would change nothing: it is read by rmsprop, sgd only"):
+    with pytest.raises(DeclarationError, match="momentum would change nothing: it is read by muon, rmsprop, sgd only"):
         Campaign(
             Mlp(), [Round("a test", trials=2, space=SearchSpace(momentum=uniform(0.0, 0.9)))], optimizer="smoothed"
         )
@@ -334,9 +334,12 @@ def test_a_name_of_the_package_cannot_be_taken(no_others):
 
 def test_an_unknown_name_is_answered_with_the_known_ones(no_others):
     register(smoothed())
-    names = "adafactor, adagrad, adam, adamw, lion, nadam, radam, rmsprop, sgd, smoothed"
-    with pytest.raises(DeclarationError, match=f"optimizer is one of {names}, got 'muon'$"):
-        OPTIMIZERS.get("muon")
+    names = (
+        "adafactor, adagrad, adam, adamw, adamw_8bit, lion, muon, nadam, radam, rmsprop, schedule_free_adamw, sgd, "
+        "smoothed"
+    )
+    with pytest.raises(DeclarationError, match=f"optimizer is one of {names}, got 'shampoo'$"):
+        OPTIMIZERS.get("shampoo")
     with pytest.raises(DeclarationError, match=r"got 'RMSPropo'; did you mean 'rmsprop'\?"):
         OPTIMIZERS.get("RMSPropo")
     with pytest.raises(DeclarationError, match="got None"):

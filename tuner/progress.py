@@ -18,7 +18,7 @@ from rich.progress import (
 
 from tuner.design.study import Study
 from tuner.execution.backend import Listener
-from tuner.records import Claim, State, TrialUpdate
+from tuner.records import STOPPED_EARLY, Claim, State, TrialUpdate
 from tuner.shown import readable_seconds, shown
 
 Tell = Callable[[str], None]  # shows one line of text
@@ -132,7 +132,7 @@ class Bars:
                 self.best = value
         done = self.finished * self.steps + sum(self.reached.values())
         self.progress.update(self.whole, completed=done, note=self._note())
-        if update.state is not State.COMPLETE:
+        if update.state is not State.COMPLETE or update.reason:
             self.progress.console.print(self.line(f"  {described(self.study, claim, update)}"), markup=False)
 
     def _note(self) -> str:
@@ -153,7 +153,8 @@ def described(study: Study, claim: Claim, update: TrialUpdate) -> str:
     best = [checkpoint for checkpoint in update.checkpoints or () if checkpoint.kind == "best"]
     if not best:
         return f"{name}, no finite {study.objective.metric}"
-    return f"{name}, best {study.objective.metric} {best[0].value:.4g} at step {best[0].step:,}"
+    stopped = f", {STOPPED_EARLY} at step {update.step:,}" if update.reason.startswith(STOPPED_EARLY) else ""
+    return f"{name}, best {study.objective.metric} {best[0].value:.4g} at step {best[0].step:,}{stopped}"
 
 
 @contextmanager

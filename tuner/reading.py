@@ -82,6 +82,21 @@ class Winner:
         return self.start.steps if self.start else 0
 
     @property
+    def stopped_early(self) -> bool:
+        """Whether the selected run ended before its budget, because its metric improved no more (`patience_steps`)."""
+        return self.record.stopped_early
+
+    @property
+    def stopping_words(self) -> list[str]:
+        """That the selected run stopped early, as a line; none of what trained its whole budget."""
+        return [self.record.reason] if self.stopped_early else []
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What the metadata of its exported weights say."""
+        return {"stopped_early": self.record.reason} if self.stopped_early else {}
+
+    @property
     def selected_value(self) -> float:
         """The best value of the selected run, whose weights `tuner.export_weights` writes."""
         return self.headline.selected_value
@@ -115,7 +130,7 @@ class Winner:
     def __repr__(self) -> str:
         study = self.row.study
         values = [f"  {name} = {value!r}" for name, value in self.point.items()]
-        values += [f"  {words}" for words in self.start_words]
+        values += [f"  {words}" for words in [*self.start_words, *self.stopping_words]]
         head = (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
             f"{self.headline.words}; best step {self.step:,} of {study.length_in_words}"

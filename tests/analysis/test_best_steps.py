@@ -1,13 +1,17 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from analysis.handmade import frames_of_curves, study
 
+from tuner import SearchSpace, choice, log_uniform
 from tuner.analysis.good_trials import good_trials
 from tuner.analysis.questions.best_steps import best_steps_finding, best_steps_frame, proposed_budget
+from tuner.analysis.questions.improvement import improvement_finding
 from tuner.budget.families import constant_then_decay, linear
 from tuner.budget.step_budget import rounded_up
+from tuner.design.hyperparameters import Constant
 from tuner.records import State
 
 FRACTIONS = np.arange(1, 51) / 50  # steps 20, 40, ..., 1000
@@ -192,3 +196,37 @@ def test_the_thresholds_are_printed_with_the_verdict():
     assert finding.thresholds["early"] == 0.10
     assert finding.thresholds["late"] == 0.75
     assert finding.thresholds["consistent"] == 0.80
+
+
+SEARCHED = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), ema_steps=choice(None, 20, 60))
+
+
+@pytest.mark.parametrize(
+    ("declared", "point", "strength"),
+    [
+        ({"ema_steps": 20}, None, "strong"),  # no more steps than lie between two evaluations
+        ({"ema_steps": 21}, None, "weak"),
+        ({"optimizer": "schedule_free_adamw"}, None, "weak"),
+        ({"fixed": (("ema_steps", Constant(60)),)}, None, "weak"),
+        ({"hyperparameters": SEARCHED.hyperparameters}, {"learning_rate": 1e-3, "ema_steps": 60}, "weak"),
+        ({"hyperparameters": SEARCHED.hyperparameters}, {"learning_rate": 1e-3, "ema_steps": None}, "strong"),
+    ],
+)
+def test_averages_of_the_weights_are_late_by_construction(declared, point, strength):
+    """D9, at a constant rate: they show where the weights have been, so late best steps are weak evidence."""
+    made = replace(study(), **declared)
+    frames = frames_of_curves(made, noisy(STILL_IMPROVING))
+    if point is not None:
+        frames.trials["ema_steps"] = [point["ema_steps"]] * len(frames.trials)
+    found = best_steps_finding(frames)
+    assert (found.verdict, found.strength) == ("maybe_too_short", strength)
+    told = [caveat for caveat in found.caveats if "Averages of the weights" in caveat]
+    assert len(told) == (strength == "weak")
+    improving = improvement_finding(frames)
+    assert (improving.verdict, improving.strength) == ("still_improving", "weak" if told else "moderate")
+    assert [caveat for caveat in improving.caveats if "Averages of the weights" in caveat] == told
+
+
+def test_averages_do_not_weaken_a_budget_that_was_too_long():
+    found = best_steps_finding(frames_of_curves(replace(study(), ema_steps=100), noisy(overfitting(0.06))))
+    assert (found.verdict, found.strength) == ("too_long", "strong")

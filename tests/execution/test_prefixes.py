@@ -185,7 +185,7 @@ def test_other_numerics_are_no_prefix_unless_asked_for_and_then_marked(tmp_path,
     with bench(tmp_path / "shared") as shared:
         shared.train(short, trials)
         for name in ("training.setup", "execution.loaded_workload"):
-            monkeypatch.setattr(f"tuner.{name}.numerics", lambda *rest: Numerics.of({"engine": "another"}))
+            monkeypatch.setattr(f"tuner.{name}.numerics", lambda *rest, **named: Numerics.of({"engine": "another"}))
         row = shared.train(long, after, allow_inexact=True)
         record = shared.ledger.trial(row.study_id, 0)
         assert (record.inherited.steps, record.exact) == (TRUNK, False)

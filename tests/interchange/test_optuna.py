@@ -3,6 +3,7 @@ import math
 
 import optuna
 import pytest
+from analysis.test_stopped_early import mixed
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tuner.analysis.round_frames import round_frames
@@ -249,6 +250,19 @@ def test_an_export_comes_back_as_it_was(optuna_url, tmp_path):
     columns = ["trial", "state", "reason", "best_value", "best_step", "learning_rate", "dropout"]
     assert back.trials[columns].equals(frames.trials[columns])
     assert back.curves.equals(frames.curves)
+
+
+def test_trials_that_stopped_early_come_back_as_such(tmp_path):
+    """Each is complete in Optuna, which has no word for it; here no verdict rests on them after the way back either."""
+    frames, url = mixed(), f"sqlite:///{tmp_path}/out.db"
+    export_to_optuna(frames, url, "out")
+    states = [trial.state for trial in optuna.load_study(study_name="out", storage=url).trials]
+    assert states == [optuna.trial.TrialState.COMPLETE] * 3
+    back = stored(tmp_path, imported_from_optuna(url, "out", OptunaTerms()), "back")
+    assert (back.study.patience_steps, back.study.budget.max_train_steps) == (200, 1000)
+    assert back.stopped_early().tolist() == [True, True, False]
+    assert back.complete["trial"].tolist() == [2]
+    assert back.trials["steps"].tolist() == [500, 700, 1000]
 
 
 def test_an_export_leaves_studies_alone_that_are_not_from_here(optuna_url, tmp_path):

@@ -367,7 +367,8 @@ TURNS: dict[str, dict[str, tuple[str, ...]]] = {
     "source": {"stream": ("stream", "stream of dicts")},
     "groups": {"matching": ("matching", "dicts")},
     "optimizer": {
-        "kernel": ("adamw", "sgd", "adam", "adagrad"), "record": ("rmsprop", "adafactor", "nadam", "radam", "lion"),
+        "kernel": ("adamw", "sgd", "adam", "adagrad"),
+        "record": ("rmsprop", "adafactor", "nadam", "radam", "lion", "muon"),
         "class": ("RMSprop", "ASGD", "Adamax", "Alternating"), "function": ("function",),
     },
     "schedule": {
@@ -375,9 +376,13 @@ TURNS: dict[str, dict[str, tuple[str, ...]]] = {
         "falling": ("linear", "cosine", "inverse_sqrt", "polynomial", "exponential"), "function": ("function",),
     },
 }  # fmt: skip
+# Not among them: what has to be installed, and what goes with one schedule and without batch norm.
+OPTIMIZERS_BY_NAME = tuple(
+    spec.name for spec in OPTIMIZERS.own if spec.name not in ("adamw_8bit", "schedule_free_adamw")
+)
 FEATURES: dict[str, tuple[Any, ...]] = {
     "source": tuple(SOURCES), "data_workers": (0, 1, 3), "augment": (False, True), "dropout": (False, True),
-    "optimizer": (*(spec.name for spec in OPTIMIZERS.own), *GIVEN), "groups": tuple(GROUPS), "clip": (False, True),
+    "optimizer": (*OPTIMIZERS_BY_NAME, *GIVEN), "groups": tuple(GROUPS), "clip": (False, True),
     "schedule": tuple(SCHEDULES), "warmup": (0, 3), "metrics": tuple(METRICS), "norm": ("batch", "layer"),
     "frozen": (False, True), "keep_best": (1, 2),
 }  # fmt: skip

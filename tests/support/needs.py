@@ -50,6 +50,8 @@ PARTS = {  # part: whether it is there, and what is said where it is not
         name: (module(name), f"{name} is not installed: pip install 'tuner[examples]'")
         for name in ("lightning", "torch_geometric", "datasets", "webdataset", "transformers", "accelerate", "sklearn")
     },
+    "bitsandbytes": (module("bitsandbytes"), "bitsandbytes is not installed: pip install 'tuner[bnb]'"),
+    "schedulefree": (module("schedulefree"), "schedulefree is not installed: pip install 'tuner[test]'"),
     "peft": (module("peft"), "peft is not installed: pip install 'tuner[test]'"),
     "pyarrow": (module("pyarrow"), "pyarrow is not installed: pip install 'tuner[parquet]'"),
 }

@@ -105,6 +105,37 @@ def lion(w, g, s, t, rate, decay, beta1, beta2):
     return w - rate * (np.sign(beta1 * m + (1 - beta1) * g) + decay * w)
 
 
+def orthogonal(m):
+    """m with singular values near 1: five Newton-Schulz steps of Jordan et al. 2024, in the precision of m."""
+    turned = m.T if m.shape[0] > m.shape[1] else m
+    x = turned / np.linalg.norm(turned)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return x.T if turned is not m else x
+
+
+def muon(w, g, s, t, rate, decay, momentum, beta1, beta2, eps):
+    """A matrix as Liu et al. 2025, equation 4, with Nesterov's momentum; a vector by AdamW at a third of the rate."""
+    if w.ndim < 2:
+        return adamw(w, g, s, t, rate / 3, decay, beta1, beta2, eps)
+    s["b"] = momentum * s.get("b", 0.0) + (1 - momentum) * g
+    update = orthogonal((1 - momentum) * g + momentum * s["b"])
+    return w * (1 - rate * decay) - rate * 0.2 * math.sqrt(max(w.shape)) * update
+
+
+def schedule_free(w, g, s, t, rate, decay, beta1, beta2, eps):
+    """Defazio et al. 2024, algorithm 1, of y, x and z, as they are defined; weights by the largest rate so far."""
+    z, x = s.get("z", w), s.get("x", w)
+    s["v"] = beta2 * s.get("v", 0.0) + (1 - beta2) * g**2
+    s["rate"] = max(rate, s.get("rate", 0.0))
+    s["sum"] = s.get("sum", 0.0) + s["rate"] ** 2
+    share = s["rate"] ** 2 / s["sum"]
+    s["z"] = z - rate * (g / (np.sqrt(s["v"] / (1 - beta2**t)) + eps) + decay * w)
+    s["x"] = (1 - share) * x + share * s["z"]
+    return (1 - beta1) * s["z"] + beta1 * s["x"]
+
+
 BETAS = {"one_minus_beta1": 0.2, "one_minus_beta2": 0.03, "epsilon": 1e-6}
 # The settings of a point, the second implementation, and its arguments.
 CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
@@ -126,7 +157,18 @@ CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
         adafactor, {"beta2_decay": -0.6, "eps1": 0.4, "eps2": 1.3, "threshold": 1.2},
     ),
     "lion": ({"one_minus_beta1": 0.2, "one_minus_beta2": 0.03}, lion, {"beta1": 0.8, "beta2": 0.97}),
+    "adamw_8bit": (BETAS, adamw, {"beta1": 0.8, "beta2": 0.97, "eps": 1e-6}),
+    "muon": (
+        {**BETAS, "one_minus_momentum": 0.1, "adamw_rate": 1 / 3},
+        muon, {"momentum": 0.9, "beta1": 0.8, "beta2": 0.97, "eps": 1e-6},
+    ),
+    "schedule_free_adamw": (BETAS, schedule_free, {"beta1": 0.8, "beta2": 0.97, "eps": 1e-6}),
 }  # fmt: skip
+# NAdam counts in float32; bitsandbytes computes in float32, Muon multiplies in bfloat16, whatever the weights are.
+TOLERANCES = {"nadam": (1e-6, 1e-12), "adamw_8bit": (1e-4, 1e-5), "muon": (0.0, 0.02)}
+INSTALLED = [
+    pytest.param(name, marks=pytest.mark.needs("bitsandbytes")) if name == "adamw_8bit" else name for name in CASES
+]
 RATES = [0.02 * (1 + t % 7) for t in range(STEPS)]
 
 
@@ -134,7 +176,7 @@ def test_every_optimizer_of_the_package_is_compared():
     assert set(CASES) == {spec.name for spec in OPTIMIZERS.own}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_fifty_updates_are_those_of_a_second_implementation(name):
     """Two groups: a matrix at the full rate and decay, a vector at half the rate without decay."""
     settings, update, arguments = CASES[name]
@@ -160,9 +202,13 @@ def test_fifty_updates_are_those_of_a_second_implementation(name):
             for w, g, s, (times, decay) in zip(weights, gradients, states, multiples, strict=True)
         ]
     for parameter, weight in zip(parameters, weights, strict=True):
-        np.testing.assert_allclose(
-            parameter.detach().numpy(), weight, rtol=1e-6 if name == "nadam" else 1e-9, atol=1e-12
-        )  # NAdam counts in float32
+        rtol, atol = TOLERANCES.get(name, (1e-9, 1e-12))
+        np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=rtol, atol=atol)
+    if (shows := OPTIMIZERS.get(name).shows) is not None:
+        with shows(optimizer):
+            shown = [parameter.detach().clone().numpy() for parameter in parameters]
+        for average, state in zip(shown, states, strict=True):
+            np.testing.assert_allclose(average, state["x"], rtol=1e-9, atol=1e-12)
 
 
 # --- What it keeps ------------------------------------------------------------------------------------------------
@@ -183,11 +229,14 @@ KEPT: dict[str, tuple[str, list[tuple[dict[str, Any], float]]]] = {
         "4 (rows + columns) / (rows x columns) of a matrix, 4 of a vector", [({}, 4 * (6 + 40) / (6 * 40))]
     ),
     "lion": ("4", [({}, 4.0)]),
+    "adamw_8bit": ("2.03, 8 in a tensor of fewer than 4,096 values", [({}, 8.0)]),
+    "muon": ("4 of a hidden layer's matrix, 8 of all else", [({}, 4.0)]),
+    "schedule_free_adamw": ("8", [({}, 8.0)]),
 }  # fmt: skip
 COUNTERS = 8  # bytes a parameter: a step, and NAdam's product
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_the_bytes_of_its_state_are_known_before_a_step_and_said_in_its_record(name):
     words, kept_of = KEPT[name]
     assert OPTIMIZERS.get(name).state == words

@@ -104,7 +104,7 @@ def test_other_numerics_are_marked_and_never_silent(tmp_path, monkeypatch):
     recorder = MemoryRecorder()
     trial = planned_trials(study)[0]
     train_alone(setting_for(study, tmp_path, stop=StopAt(10)), recorder, recorder.claim(trial))
-    monkeypatch.setattr("tuner.training.setup.numerics", lambda *rest: Numerics.of({"engine": "another"}))
+    monkeypatch.setattr("tuner.training.setup.numerics", lambda *rest, **named: Numerics.of({"engine": "another"}))
     update = train_alone(setting_for(study, tmp_path), recorder, recorder.claim(trial))
     assert update.numerics.text == '{"engine": "another", "exact": false}'
 

@@ -20,7 +20,7 @@ from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.analysis.questions.transfer import transfer_findings
 from tuner.analysis.reconciled import reconciled
 from tuner.analysis.round_frames import main_rounds, round_frames, round_of
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import WITHOUT_STOPPING, StudyFrames, stopping_words
 from tuner.analysis.trial_curves import MINIMUM_CURVE, has_curves
 from tuner.design.origin import promoted_from
 from tuner.errors import DeclarationError
@@ -79,7 +79,10 @@ def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) 
 def no_curves_finding(frames: StudyFrames, question: Question) -> Finding:
     """The answer to every question about curves where there are none."""
     complete, unfinished = len(frames.complete), frames.unfinished
-    if complete:
+    if frames.study.patience_steps:
+        missing = stopping_words(frames)
+        action = WITHOUT_STOPPING
+    elif complete:
         missing = f"No completed trial has a curve of {frames.study.objective.metric}"
         action = "Record the metric at regular steps, at least 20 times a trial (B40, D14)."
     else:

@@ -14,7 +14,7 @@ from statistics import median
 
 from tuner.analysis.frames import study_frames
 from tuner.analysis.questions.adoption import KIND
-from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.study_frames import StudyFrames, ranked_results
 from tuner.design.origin import promoted_from
 from tuner.design.study import Study
 from tuner.storage.store import Ledger
@@ -27,11 +27,12 @@ Configuration = tuple[str, int, float]  # the study and the trial it was first t
 
 @dataclass(frozen=True, slots=True)
 class FreshRun:
-    """A training of the winner's configuration with seeds that were not selected."""
+    """A training of the winner's configuration with seeds that were not selected; it may have stopped early."""
 
     study: str
     trial: int
     value: float
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Headline:
             behind = "one fresh seed"
         else:
             behind = f"median of {len(values)} fresh seeds ({min(values):.4g} to {max(values):.4g})"
+        stopped = sum(run.stopped_early for run in self.fresh)
+        behind += f", {stopped} of {len(values)} stopped early" if stopped else ""
         if self.promoted_for is not None:
             first = self.promoted_for
             return f"{behind}; promoted because trial {first.trial} of {first.study} had {first.value:.4g} (optimistic)"
@@ -95,7 +98,7 @@ def headline(frames: StudyFrames, others: Sequence[StudyFrames] = (), trial: int
     trained fresh seeds, the winner is the configuration with the best median of them: a single seed proves nothing
     against them. Else it is the best trial. The smaller number wins a tie.
     """
-    ranked = ranked_trials(frames)
+    ranked = ranked_results(frames)
     if ranked.empty or (trial is not None and trial not in set(ranked["trial"])):
         return None
     values = {int(row["trial"]): float(row["best_value"]) for row in ranked.to_dict("records")}  # best first
@@ -149,7 +152,7 @@ def fresh_medians(frames: StudyFrames) -> dict[int, tuple[float, int]]:
 def _configurations(frames: StudyFrames) -> dict[int, Configuration]:
     """The configuration of each complete trial, best trial first; one that was not promoted is its own."""
     found: dict[int, Configuration] = {}
-    for row in ranked_trials(frames).to_dict("records"):
+    for row in ranked_results(frames).to_dict("records"):
         parent = promoted_from(str(row["origin"]))
         number = int(row["trial"])
         found[number] = (
@@ -167,11 +170,15 @@ def _fresh_runs(
     frames: StudyFrames, others: Sequence[StudyFrames], one: Configuration, of_trial: dict[int, Configuration]
 ) -> Iterator[FreshRun]:
     mine = {trial for trial, configuration in of_trial.items() if configuration == one}
-    for row in frames.complete.to_dict("records"):
+    stopped = set(frames.trials.loc[frames.stopped_early(), "trial"])
+    for row in frames.selectable.to_dict("records"):
         parent = promoted_from(str(row["origin"]))
         if row["trial"] in mine and parent is not None and parent.seeds == "fresh":
-            yield FreshRun(frames.study.name, int(row["trial"]), float(row["best_value"]))
+            number = int(row["trial"])
+            yield FreshRun(frames.study.name, number, float(row["best_value"]), number in stopped)
     for other in others:
+        if other.study.patience_steps != frames.study.patience_steps:  # one may have trained longer than the other
+            continue
         for row in other.complete.to_dict("records"):
             if _trains_again(str(row["origin"]), frames.study.name, mine):
                 yield FreshRun(other.study.name, int(row["trial"]), float(row["best_value"]))

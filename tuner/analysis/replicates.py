@@ -111,9 +111,12 @@ def transfer_pairs(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:
     """One row a trial of `after` whose point is of a trial of `before`, by number.
 
     Columns: trial, parent (its number in `before`), seeds ("same" or "fresh"), rate (multiple of the base rate),
-    value_before, value (best over training, NaN without one), complete.
+    value_before, value (best over training, NaN without one), complete: whether the trial, and all others of its point,
+    trained the whole budget. Of a point of which some trials stopped early the others are just those that still
+    improved, so that none of them counts.
     """
     values = before.trials.set_index("trial")["best_value"]
+    stopped = {_trained(origin) for origin in after.trials.loc[after.stopped_early(), "origin"]}
     complete = set(after.complete["trial"])
     rows: list[dict[str, Any]] = []
     for row in after.trials.to_dict("records"):
@@ -128,10 +131,16 @@ def transfer_pairs(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:
                 "rate": origin.rate,
                 "value_before": float(values[origin.trial]),
                 "value": float(row["best_value"]),
-                "complete": int(row["trial"]) in complete,
+                "complete": int(row["trial"]) in complete and _trained(row["origin"]) not in stopped,
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _trained(origin: object) -> tuple[str, int, float] | None:
+    """The trial that an origin names and the multiple of its rate; None where it names none."""
+    found = promoted_from(str(origin))
+    return None if found is None else (found.study, found.trial, found.rate)
 
 
 def fresh_values(pairs: pd.DataFrame, parent: int, rate: float = 1.0) -> list[float]:

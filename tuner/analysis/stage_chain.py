@@ -36,13 +36,14 @@ class RecordedStage:
 
     start: what its trials start from; None of a first stage, and of one that was not launched. trained_steps: that all
     its trials trained, those of its sweep and its controls included. max_train_steps: of the trials of its last study
-    that belongs to no control, None before any.
+    that belongs to no control, None before any; a limit where `stops_early`.
     """
 
     campaign: str
     start: StageStart | None
     trained_steps: int
     max_train_steps: int | None
+    stops_early: bool = False
 
     @property
     def inherited_steps(self) -> int:
@@ -53,6 +54,11 @@ class RecordedStage:
     def steps_in_all(self) -> int:
         """Own and inherited steps of a trial of its last round."""
         return self.inherited_steps + (self.max_train_steps or 0)
+
+    @property
+    def limit(self) -> str:
+        """What stands before the steps of a trial, where trials may stop early."""
+        return "at most " if self.stops_early else ""
 
     @property
     def starts_from(self) -> str:
@@ -76,12 +82,13 @@ def recorded_stage(ledger: Ledger, campaign: str) -> RecordedStage:
     """A campaign as a stage; one that was not launched has no steps."""
     rows = ledger.studies(campaign) if campaign in ledger.campaigns() else []
     records = [record for row in rows for record in ledger.trials(row.study_id)]
-    main = [row.study.budget.max_train_steps for row in rows if not row.study.start and row.study.kind == "round"]
+    main = [row.study for row in rows if not row.study.start and row.study.kind == "round"]
     return RecordedStage(
         campaign,
         recorded_start(ledger, campaign),
         sum(record.step - record.inherited.steps for record in records),
-        main[-1] if main else None,
+        main[-1].budget.max_train_steps if main else None,
+        bool(main and main[-1].patience_steps),
     )
 
 
@@ -112,9 +119,9 @@ def chain_frame(stages: Sequence[RecordedStage]) -> pd.DataFrame:
             "stage": one.campaign,
             "starts from": one.starts_from or "-",
             "trained": f"{one.trained_steps:,}",
-            "own": "-" if one.max_train_steps is None else f"{one.max_train_steps:,}",
+            "own": "-" if one.max_train_steps is None else f"{one.limit}{one.max_train_steps:,}",
             "inherited": f"{one.inherited_steps:,}",
-            "in all": "-" if one.max_train_steps is None else f"{one.steps_in_all:,}",
+            "in all": "-" if one.max_train_steps is None else f"{one.limit}{one.steps_in_all:,}",
         }
         for one in stages
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tuner.analysis.headline import headline, relatives
 from tuner.analysis.questions.adoption import adoption_log, is_candidate, last_adopted
 from tuner.analysis.round_frames import main_rounds, round_frames, row_of_trial
-from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.study_frames import StudyFrames, ranked_results
 from tuner.errors import StorageError
 from tuner.records import Checkpoint, State, TrialRecord
 from tuner.shown import quoted
@@ -98,5 +98,5 @@ def _left(ledger: Ledger, campaign: str) -> int:
 def _ranked(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[int]:
     """The complete trials of a round: the winner by the medians of fresh seeds first, then by their own values."""
     first = headline(frames, relatives(ledger, campaign, frames.study))
-    ranked = [int(number) for number in ranked_trials(frames)["trial"]]
+    ranked = [int(number) for number in ranked_results(frames)["trial"]]
     return list(dict.fromkeys(([first.trial] if first else []) + ranked))

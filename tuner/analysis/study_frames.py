@@ -7,8 +7,10 @@ import pandas as pd
 
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
+from tuner.design.names import EMA_STEPS, Name
+from tuner.design.optimizers import is_known, optimizer_of
 from tuner.design.study import Study
-from tuner.records import GroupRecord, Promises
+from tuner.records import STOPPED_EARLY, GroupRecord, Promises
 from tuner.records.promises import EVERYTHING, SEEDS
 from tuner.shown import in_html, shown
 
@@ -60,7 +62,7 @@ class StudyFrames:
         study = self.study
         states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
         ascending = study.objective.direction == "minimize"
-        best = self.complete.sort_values("best_value", ascending=ascending, kind="stable").head(5)
+        best = self.selectable.sort_values("best_value", ascending=ascending, kind="stable").head(5)
         table = best[["trial", "best_value", "best_step", *self.hyperparameters]]
         return (
             f"<div><b>{in_html(study.name)}</b>: {in_html(study.goal)}<br>{in_html(study.objective.direction)} "
@@ -82,8 +84,22 @@ class StudyFrames:
     @property
     def complete(self) -> pd.DataFrame:
         """Trials that ran their whole budget and have a finite best value: verdicts are about these (D11)."""
+        found = self.selectable
+        return found[~self.stopped_early(found)]
+
+    @property
+    def selectable(self) -> pd.DataFrame:
+        """Complete trials with a finite best value, those that stopped early too: the winner is among these (A12)."""
         trials = self.trials
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
+
+    def stopped_early(self, rows: pd.DataFrame | None = None) -> pd.Series:
+        """Of rows of `trials` (all of them) those that are complete before the end of the budget (`patience_steps`).
+
+        They are censored: a longer training might have improved again, so no verdict about steps rests on them.
+        """
+        rows = self.trials if rows is None else rows
+        return (rows["state"] == "complete") & rows["reason"].astype(str).str.startswith(STOPPED_EARLY)
 
     @property
     def unfinished(self) -> int:
@@ -107,6 +123,21 @@ class StudyFrames:
             return True
         known = self.known_schedules(trials)
         return any(schedule.ends_at_zero for schedule in known) if known else None
+
+    def averages_late(self, trials: Iterable[int]) -> bool:
+        """Whether some of these trials evaluate averages over more steps than lie between two evaluations.
+
+        An average is where the weights were, so its best step is late by about as many steps.
+        """
+        rows = self.trials[self.trials["trial"].isin(list(trials))]
+        study, known = self.study, rows.to_dict("records")
+        optimizers = {study.optimizer, *(row.get("optimizer") for row in known)}
+        if any(is_known(one) and optimizer_of(one).averages for one in optimizers if isinstance(one, str)):
+            return True
+        names = [one.name for one in study.hyperparameters if one.short_name == EMA_STEPS]
+        fixed = [constant.value for name, constant in study.fixed if Name.of(name).short == EMA_STEPS]
+        steps = [study.ema_steps, *fixed, *(row[name] for row in known for name in names)]  # NaN: not there
+        return any(isinstance(one, int | float) and one > study.budget.evaluate_every for one in steps)
 
     def where(self, rows: pd.DataFrame, condition: Condition | None) -> pd.Series:
         """Of rows of `trials` those in which a condition holds; without one all of them."""
@@ -135,6 +166,19 @@ class StudyFrames:
         return [hyperparameter.name for hyperparameter in self.study.hyperparameters]
 
 
+WITHOUT_STOPPING = "The rounds before answer it; to ask it of this round, leave patience_steps out."
+
+
+def stopping_words(frames: StudyFrames) -> str:
+    """Why no verdict about steps rests on the trials of a study with early stopping, as the begin of a sentence."""
+    stopped = int(frames.stopped_early().sum())
+    return (
+        f"{stopped} of {len(frames.selectable)} completed trials stopped early (patience_steps="
+        f"{frames.study.patience_steps:,}): trials of this round are not equally long, and what more steps would have "
+        "given is not known"
+    )
+
+
 def table_in_html(frame: pd.DataFrame) -> str:
     """A frame as a notebook shows it, whatever its names and cells hold."""
     plain = frame.map(lambda value: shown(value) if isinstance(value, str) else value)
@@ -145,9 +189,18 @@ TOP = 3
 
 
 def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
-    """Completed trials, best first; equal values keep the order of their numbers."""
+    """Completed trials, best first; equal values keep the order of their numbers. For verdicts: see `ranked_results`"""
+    return _ranked(frames, frames.complete)
+
+
+def ranked_results(frames: StudyFrames) -> pd.DataFrame:
+    """The same with the trials that stopped early: for what is selected, listed and drawn."""
+    return _ranked(frames, frames.selectable)
+
+
+def _ranked(frames: StudyFrames, rows: pd.DataFrame) -> pd.DataFrame:
     ascending = frames.study.objective.direction == "minimize"
-    return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
+    return rows.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
 
 
 MINIMUM_COMPLETE = 5  # [P] completed trials below which a study shows nothing as a whole

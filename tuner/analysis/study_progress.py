@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ LONGEST_REASON = 200  # characters
 def standing(ledger: Ledger, names: list[str]) -> pd.DataFrame:
     """A row for each study of these campaigns: trials by state, budget, share of the steps done, best value.
 
+    stopped_early: how many of the complete trials ended before the budget, because nothing improved any more.
     best_value: the best value of the objective at any step of any complete trial; None without one. starts_from: the
     weights of an earlier stage that its trials start from, and inherited_steps: the updates behind them; "" and 0
     where trials start from the model's own initialization.
@@ -31,11 +33,12 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
     counts = ledger.state_counts(row.study_id)
     records = ledger.trials(row.study_id)
     budget = row.study.budget.max_train_steps
-    planned = len(records) * budget
+    planned = sum(record.step if record.stopped_early else budget for record in records)
     start = ledger.conclusion(row.campaign, StageStart, row.study_id)
     return {
         "campaign": row.campaign, "study": row.study.name, "goal": row.study.goal, "trials": len(records),
         **{state.value: count for state, count in counts.items()},
+        "stopped_early": sum(record.stopped_early for record in records),
         "max_train_steps": budget,
         "epochs": row.study.in_epochs(budget),
         "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
@@ -64,12 +67,17 @@ def _identity(row: StudyRow) -> str:
 def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     """The states in words, those without trials left out; a goal that several studies share stands once."""
     states = [state.value for state in State]
-    words = [", ".join(f"{row[state]} {state}" for state in states if row[state]) for _, row in frame.iterrows()]
+    words = [", ".join(_counted(row, state) for state in states if row[state]) for _, row in frame.iterrows()]
     goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
     shown_rows = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done", "best_value": "best"})
     some = ["identity"] if shown_rows["identity"].str.startswith("weaker").any() else []
     both = ["max_train_steps", *["epochs"] * bool(shown_rows["epochs"].ne(UNKNOWN).any())]
     return shown_rows[["campaign", "study", "trials", "states", *both, "done", "best", *some, "goal"]]
+
+
+def _counted(row: "pd.Series[Any]", state: str) -> str:
+    stopped = row["stopped_early"] if state == State.COMPLETE.value else 0
+    return f"{row[state]} {state}" + f" ({stopped} stopped early)" * bool(stopped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.noise import Array, noise_of, rounding_noise
-from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_results, ranked_trials
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.objective import Objective, metric_from
 
@@ -209,9 +209,10 @@ def top_curves_frame(frames: StudyFrames, *, top: int = TOP) -> pd.DataFrame:
     """Training and validation curves of the `top` best trials.
 
     Columns: rank (1 is best), trial, split, metric (without its split), step, value, chosen (the step that
-    retrospective selection picked). Only the metric that selects, on both splits.
+    retrospective selection picked). Only the metric that selects, on both splits. Where one of the trials stopped
+    early there is also stopped: the step at which it did, <NA> for those that did not.
     """
-    best = ranked_trials(frames).head(top)
+    best = ranked_results(frames).head(top)
     name, *metrics = _selecting(frames)
     curves = frames.curves[frames.curves["metric"].isin(metrics)]
     places = pd.DataFrame({"trial": best["trial"], "rank": range(1, len(best) + 1), "best_step": best["best_step"]})
@@ -220,6 +221,10 @@ def top_curves_frame(frames: StudyFrames, *, top: int = TOP) -> pd.DataFrame:
     table["metric"] = name
     table["chosen"] = table["step"] == table["best_step"]
     columns = ["rank", "trial", "split", "metric", "step", "value", "chosen"]
+    ends = best.loc[frames.stopped_early(best), ["trial", "steps"]].set_index("trial")["steps"]
+    if len(ends):
+        table["stopped"] = table["trial"].map(ends).astype("Int64")
+        columns.append("stopped")
     return table[columns].sort_values(["rank", "split", "step"]).reset_index(drop=True)
 
 
@@ -246,7 +251,12 @@ def unreported(frames: StudyFrames) -> str:
 
 
 def has_curves(frames: StudyFrames) -> bool:
-    """Whether any completed trial was evaluated often enough to have a curve of the objective."""
+    """Whether any trial that ran its whole budget was evaluated often enough to have a curve of the objective.
+
+    Of a study with early stopping none counts: those that did not stop are just the ones that still improved late.
+    """
+    if frames.study.patience_steps:
+        return False
     mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
     counts = mine.groupby("trial").size()
     return bool((counts.reindex(frames.complete["trial"]).fillna(0) >= MINIMUM_CURVE).any())

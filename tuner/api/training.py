@@ -5,6 +5,7 @@ meant), or a `Campaign` with a name, which may be defined in a notebook. A campa
 is passed as an object trains in this process; `workers` needs a study file, because each process loads that.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,11 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import Failure, failures
 from tuner.api.sessions import MachineOptions, WorkerCount, opened, opened_stage, session_options
 from tuner.api.showing import Display, StopFlag
-from tuner.design.study_file import Declared, declared_stages
+from tuner.design.study_file import Declared, declared_stage, declared_stages
 from tuner.errors import InputError, StorageError
+from tuner.execution.averaging import mean_of_best
+from tuner.execution.machine import Machine
+from tuner.execution.scoring import Chosen
 from tuner.reading import CampaignRecords, Winner, load
 from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 from tuner.report.page import report_path
@@ -41,6 +45,8 @@ from tuner.storage.store import open_ledger
 from tuner.storage.studies import StudyRow
 from tuner.training import checkpoints as checkpoint_files
 from tuner.training.adapter_export import ExportForm, export_as
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -150,7 +156,8 @@ class CampaignPlan:
     def table(self) -> pd.DataFrame:
         """One row for each stage. Columns: study, trials, steps_each, steps, saved_steps, seconds, checkpoint_bytes.
 
-        seconds: for one trial after the other on this machine. saved_steps: taken over from shorter trials.
+        seconds: for one trial after the other on this machine. Steps and seconds are limits where trials may stop early
+        (`patience_steps`). saved_steps: taken over from shorter trials.
         """
         rows = [
             {
@@ -167,7 +174,9 @@ class CampaignPlan:
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        return self.table.to_string(index=False) if self.stages else "\n".join(map(repr, self.rounds))
+        limits = [one.at_most for one in self.stages if one.at_most]
+        table = [self.table.to_string(index=False)] if self.stages else map(repr, self.rounds)
+        return "\n".join([*table, *limits])
 
 
 def run(
@@ -367,20 +376,28 @@ def export_weights(
     round: int | str | None = None,
     *,
     as_: ExportForm | None = None,
+    average: bool = False,
     checkpoints: str | Path | None = None,
     storage: str | None = None,
+    device: str | None = None,
 ) -> Path:
     """Write the weights of the best configuration's selected run, at its best step, as a safetensors file.
 
     round: its number, or a study by its name; None is the last round. ``as_``: how adapters of `with_lora` are written:
     "merged" adds them to the weights, under the names of the base; "peft" writes a folder in the format of peft; None
-    leaves all as the model has it. checkpoints: the folder, where it is not the storage's own.
+    leaves all as the model has it. average: the mean of the weights of all best checkpoints that the run kept
+    (`Campaign(keep_best=3)`), computed in float64, with the buffers of the best ones; it is evaluated on the validation
+    split first (on `device`), and the file's header and a logged line say its value beside the best single one; for
+    that `study` is a study file or a `Campaign`. checkpoints: the folder, where it is not the storage's own.
+
+    Weights of a run that stopped early carry that in the metadata of the file, as `stopped_early`.
 
     Of a training that kept files in place of weights they are written into a folder, `target` without ".safetensors".
     Returns the path of what was written.
 
-    Raises StorageError where the run has no checkpoint here, or that folder is there already, or `as_` is given for
-    weights without adapters; CorruptCheckpoint where the file is damaged.
+    Raises StorageError where the run has no checkpoint here, or for a mean fewer than two, or that folder is there
+    already, or `as_` is given for weights without adapters; CorruptCheckpoint where the file is damaged; StudyChanged
+    where a mean would be evaluated with other code or data than the run was trained with.
 
     >>> tuner.export_weights("tiny", "model.safetensors").name
     'model.safetensors'
@@ -393,9 +410,20 @@ def export_weights(
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:
         root = folder_to_read(ledger, None if checkpoints is None else Path(checkpoints))
+        if average:
+            if as_ is not None:
+                raise InputError(f"as_={as_!r} and average=True are two ways to write weights; choose one of them")
+            chosen = Chosen(winner.row, winner.record, winner.checkpoint, winner.step, winner.selected_value)
+            stage = declared_stage(study)
+            mean = mean_of_best(ledger, chosen, stage.campaign.workload, Machine(root, device), stage.file)
+            _log.log(logging.WARNING if mean.worse else logging.INFO, "%s", mean.words)
+            return mean.write(Path(target)).path
     if as_ is not None:
-        return export_as(root, winner.checkpoint, Path(target), as_).path
-    return checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
+        written = export_as(root, winner.checkpoint, Path(target), as_).path
+    else:
+        written = checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
+    checkpoint_files.note_in_header(written, winner.notes)
+    return written
 
 
 def _best(records: CampaignRecords, rounds: Sequence[StudyRow]) -> Winner | None:

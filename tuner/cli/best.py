@@ -16,11 +16,13 @@ from tuner.cli.reading_options import BestOptions
 from tuner.cli.tables import readable
 from tuner.design.identity import was_told
 from tuner.design.seeds import short_seed
+from tuner.design.study_file import declared_stage
 from tuner.errors import InputError, StorageError
 from tuner.reading import Winner, load
 from tuner.records.promises import common_promises
 from tuner.shown import counted
 from tuner.storage.ownership import folder_to_read
+from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow
 
 
@@ -28,6 +30,12 @@ def best(options: BestOptions) -> None:
     """Print the best configuration, and write its weights where that is asked for."""
     if options.export_form is not None and options.export is None:
         raise InputError(f"--as {options.export_form} says how weights are written: add --export FILE")
+    if options.average and (options.export is None or options.export_form is not None):
+        raise InputError(
+            "--average writes the mean of several weights: add --export FILE"
+            if options.export is None
+            else f"--average and --as {options.export_form} are two ways to write weights; choose one of them"
+        )
     records = load(options.study, options.storage)
     winner = records.best(options.study_name or options.round_number)
     with opened(options.storage, create=False) as ledger:
@@ -36,12 +44,15 @@ def best(options: BestOptions) -> None:
         file = options.study if source else study_file_of(ledger, winner.row.study_id, options.study)
         told = described_winner(winner, file, launches)
         if options.form is Format.table:
-            print_winner(told, winner.headline.words, winner.start_words)
+            print_winner(told, winner.headline.words, [*winner.start_words, *winner.stopping_words])
         else:
             print(json.dumps(told, indent=2))
         if options.export is not None:
             root = folder_to_read(ledger, options.checkpoints)
-            export_weights(winner, root, options.export, options.export_form)
+            if options.average:
+                export_mean(ledger, winner, root, options)
+            else:
+                export_weights(winner, root, options.export, options.export_form)
 
 
 def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchRow]) -> dict[str, Any]:
@@ -66,13 +77,14 @@ def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchR
         "objective": f"{study.objective.direction} {study.objective.metric}",
         "value": winner.value,
         "value_kind": winner.kind,
-        "fresh": [{"study": run.study, "trial": run.trial, "value": run.value} for run in winner.fresh],
+        "fresh": [asdict(run) for run in winner.fresh],
         "selected_value": winner.selected_value,
         "selected_from": winner.headline.selected_from,
         "best_value": winner.selected_value,
         "best_step": winner.step,
         "last_value": winner.last_value,
         "max_train_steps": study.budget.max_train_steps,
+        "stopped_early": record.step if winner.stopped_early else None,
         "starts_from": None if winner.start is None else asdict(winner.start),
         "inherited_steps": winner.inherited_steps,
         "point": dict(record.point),
@@ -87,15 +99,15 @@ def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchR
     }
 
 
-def print_winner(told: dict[str, Any], words: str, start: Sequence[str] = ()) -> None:
-    """The winner for a person; `words`: its value with what it is. `start`: where its weights started, if anywhere."""
+def print_winner(told: dict[str, Any], words: str, more: Sequence[str] = ()) -> None:
+    """The winner for a person; `words`: its value with what it is. `more`: where its weights started, how it ended."""
     show(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold")
     show(f"  {told['objective']}: {words}")
     show(
         f"  its selected run: {readable(told['best_value'])} at step {told['best_step']:,} of "
         f"{told['max_train_steps']:,} (last: {readable(told['last_value'])})"
     )
-    for line in start:
+    for line in more:
         show(f"  {line}")
     for name, value in told["point"].items():
         show(f"  {name} = {value!r}")
@@ -110,20 +122,31 @@ def print_winner(told: dict[str, Any], words: str, start: Sequence[str] = ()) ->
     show(f"  reproduce: {told['reproduce']}", whole=True)
 
 
+def export_mean(ledger: Ledger, winner: Winner, root: Path, options: BestOptions) -> None:
+    """Write the mean of the best weights that the selected run kept, and say what it measures beside the best ones."""
+    _refuse_elsewhere(winner)
+    averaging, execution = (import_module(f"tuner.execution.{name}") for name in ("averaging", "scoring"))
+    machine = import_module("tuner.execution.machine").Machine(root, options.device, options.threads)
+    stage, target = declared_stage(options.study), Path(str(options.export))
+    chosen = execution.Chosen(winner.row, winner.record, winner.checkpoint, winner.step, winner.selected_value)
+    mean = averaging.mean_of_best(ledger, chosen, stage.campaign.workload, machine, stage.file)
+    written = mean.write(target)
+    say(f"{mean.words}; both on validation, by which they were chosen")
+    say(f"wrote {written.path}: {len(written.weights)} tensors, the mean; its header says so (metadata 'averaged')")
+    _say_beside(written, target)
+
+
 def export_weights(winner: Winner, root: Path, target: Path, form: ExportForm | None = None) -> None:
     """Copy the chosen checkpoint, verified, to where the user wants it; form: how its adapters are written."""
-    if winner.row.elsewhere:
-        raise StorageError(
-            f"trial {winner.record.number} was trained elsewhere ({winner.row.elsewhere}), so its weights are there; "
-            "nothing was written"
-        )
+    _refuse_elsewhere(winner)
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} left")
-    # Only here: all else works without torch.
+    checkpoints = import_module("tuner.training.checkpoints")  # only here: all else works without torch
     if form is not None:
         written = import_module("tuner.training.adapter_export").export_as(root, winner.checkpoint, target, form.value)
     else:
-        written = import_module("tuner.training.checkpoints").export_weights(root, winner.checkpoint, target)
+        written = checkpoints.export_weights(root, winner.checkpoint, target)
+    checkpoints.note_in_header(written.path, winner.notes)
     count = sum(tensor.numel() for tensor in written.weights.values())
     what = f"{len(written.weights)} tensors, {count:,} numbers,"
     if form is ExportForm.peft:
@@ -134,6 +157,20 @@ def export_weights(winner: Winner, root: Path, target: Path, form: ExportForm | 
         f"wrote {written.path}: {what} of trial {winner.record.number} of "
         f"{winner.row.study.name} at step {winner.step:,}, the selected run ({winner.selected_value:.4g})"
     )
+    _say_beside(written, target)
+    for words in winner.stopping_words:
+        say(f"note: trial {winner.record.number} {words}; the file says so in its metadata")
+
+
+def _refuse_elsewhere(winner: Winner) -> None:
+    if winner.row.elsewhere:
+        raise StorageError(
+            f"trial {winner.record.number} was trained elsewhere ({winner.row.elsewhere}), so its weights are there; "
+            "nothing was written"
+        )
+
+
+def _say_beside(written: Any, target: Path) -> None:
     if written.beside is not None:
         say(
             f"wrote {written.beside}: extra state, which a safetensors file cannot hold; load both: "

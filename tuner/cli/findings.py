@@ -10,7 +10,7 @@ from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.good_trials import good_defined
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
-from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.study_frames import StudyFrames, ranked_results
 from tuner.analysis.trial_curves import has_curves
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command, note_recorded
@@ -109,7 +109,7 @@ def trials(options: TrialsOptions) -> None:
     """Print the trials of a round, each with its point and what became of it."""
     form = options.form
     frames = load(options.study, options.storage).frames(options.study_name or options.round_number)
-    table = frames.trials if options.top is None else ranked_trials(frames).head(options.top)
+    table = frames.trials if options.top is None else ranked_results(frames).head(options.top)
     if form is not Format.json:
         table = with_choice_cells(table, frames.study.hyperparameters, none="None" if form is Format.table else "null")
     values = ["best_value", "best_step", "last_value", "steps", "seed"]

@@ -18,7 +18,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.recorded_fusions import recorded_fusions
-from tuner.records import Price, State
+from tuner.records import Price, State, StepMemory
 from tuner.rounds.launch import Plan, Session, check_study, plan_study, work_on
 from tuner.rounds.prepared_round import Prepared, launch_prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
@@ -26,6 +26,7 @@ from tuner.storage.studies import StudyRow
 
 LOOKED_AT = 4  # trials that a dry run stacks
 MUCH_EVALUATION = 1 / 3  # of a study's time
+NO_GAIN = 1.05  # of the speed in float32; a precision that is not faster saves no time
 MUCH_FETCHING = 0.1  # of a step
 HARDLY_MS = 1.0  # to fetch a batch
 _LESS = "lower training_evaluation_examples of the workload, or "
@@ -73,6 +74,10 @@ def print_studies(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     console().print(_table_of_plans(plans))
     for plan in plans:
+        if words := plan.study.slices_in_words:
+            say(f"{plan.study.name}: each batch is computed in {words}")
+        if plan.at_most:
+            say(plan.at_most)
         if plan.finished:
             say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
     if saved := sum(plan.saved_steps for plan in plans):
@@ -89,6 +94,9 @@ def print_studies(*plans: Plan) -> None:
                 f"(evaluations, evaluate_every of Campaign; verdicts need at least {MINIMUM_EVALUATIONS} evaluations)"
             )
     _say_fetching(plans)
+    _say_precisions(plans)
+    _say_compiling(plans)
+    _say_memory(plans)
 
 
 def say_dry_run(plans: Sequence[Plan]) -> None:
@@ -105,6 +113,47 @@ def _say_fetching(plans: Sequence[Plan]) -> None:
     line = next(filter(None, (fetching_words(plan.price) for plan in plans)), "")
     if line:
         say(line)
+
+
+def _say_precisions(plans: Sequence[Plan]) -> None:
+    """One line for each precision that is declared: how fast it is on this machine."""
+    speeds = {name: speed for plan in reversed(plans) for name, speed in plan.price.precisions}
+    for name, speed in speeds.items():
+        say(precision_words(name, speed))
+
+
+def precision_words(name: str, speed: float) -> str:
+    """How fast a precision is here, and what follows where it gains nothing."""
+    words = f"{name} is {speed:.2g}x of float32 on this processor, in steps a second"
+    return f"{words}: it saves no time here" if speed < NO_GAIN else words
+
+
+def _say_compiling(plans: Sequence[Plan]) -> None:
+    """One line where a study compiles its model: trials that are short may take longer with it."""
+    slowest = max(plans, key=lambda plan: plan.price.compile_ms)
+    if slowest.price.compile_ms:
+        say(
+            f"torch.compile takes {readable_seconds(slowest.price.compile_ms / 1e3)} at the beginning of each trial, "
+            f"{slowest.compile_seconds / max(1e-9, slowest.seconds):.0%} of the time of {slowest.study.name}; a trial "
+            "trains alone where its model is compiled"
+        )
+
+
+def _say_memory(plans: Sequence[Plan]) -> None:
+    """What a trial takes, once for all plans that take the same, and how many trials fit together."""
+    told: set[object] = set()
+    for plan in plans:
+        memory = plan.price.memory
+        known = memory and (plan.study.batch_size, memory.parameters, memory.optimizer)
+        if memory is not None and known not in told:
+            told.add(known)
+            say(memory_words(plan.price, memory))
+
+
+def memory_words(price: Price, memory: StepMemory) -> str:
+    """The memory of a trial and what of it fits here, for a person."""
+    words = f"{memory.words}; {readable_bytes(memory.free)} free"
+    return words + (f", enough for about {price.together:,} trials together" if price.together > 1 else "")
 
 
 def _table_of_plans(plans: Sequence[Plan]) -> Table:
@@ -198,18 +247,22 @@ def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quie
     study = prepared.study
     check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{session.name} {study.name}: {study.goal}")
-    say(f"{len(prepared.trials)} trials of {study.length_in_words}, {prepared.budget.origin.sentence}")
+    say(f"{len(prepared.trials)} trials of {study.trains_in_words}, {prepared.budget.origin.sentence}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
     row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)
     counts = session.ledger.state_counts(row.study_id)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    early = sum(record.stopped_early for record in session.ledger.trials(row.study_id))
+    states += f" ({early} stopped early)" * bool(early)
     for words in _how_trained(session, row):
         say(words)
     say(f"{session.name} {study.name}: {states}; records in {session.ledger.safe_url}")
     code = told_failures(session, [row])
     about = ("--round", study.round)
-    if counts[State.COMPLETE]:
+    if counts[State.COMPLETE] and study.patience_steps:  # no question about steps or ranges is for such a round
+        next_step(command("best", session.name, after=about), command("trials", session.name, after=about))
+    elif counts[State.COMPLETE]:
         next_step(command("best-steps", session.name, after=about), command("boundaries", session.name, after=about))
     elif code is Exit.FAILED:
         next_step(command("trials", session.name, after=about))

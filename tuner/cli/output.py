@@ -21,6 +21,7 @@ from tuner.cli.given import completed
 from tuner.cli.options import Format
 from tuner.cli.tables import fitting, natural_width, table_of
 from tuner.security import safe_cell
+from tuner.shown import readable_bytes as readable_bytes
 from tuner.shown import readable_seconds as readable_seconds
 from tuner.shown import shown, shown_lines
 
@@ -147,15 +148,6 @@ def say_failed(frames: StudyFrames) -> None:
 def exit_code(findings: Sequence[Finding]) -> int:
     """FINDING when somebody should act, else FINE."""
     return Exit.FINDING if needing_action(findings) else Exit.FINE
-
-
-def readable_bytes(count: float) -> str:
-    """A size as a person says it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _plain(value: Any) -> Any:

@@ -109,6 +109,12 @@ def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
         f"{total:,} steps in all, about {readable_seconds(seconds)} here, one trial at a time; steps that are "
         "inherited from shorter trials are not subtracted"
     )
+    for one in planned:
+        if one.patience:
+            say(
+                f"round {one.number}: steps and time are at most these: a trial stops early where its metric has not "
+                f"improved for {one.patience:,} steps"
+            )
 
 
 def _points(one: PlannedRound) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from tuner.cli.options import (
     Checkpoints,
+    Device,
     ExportForm,
     Format,
     OutputFormat,
@@ -15,6 +16,7 @@ from tuner.cli.options import (
     Storage,
     Study,
     StudyName,
+    Threads,
     Thresholds,
     values_of,
 )
@@ -151,8 +153,18 @@ class BestOptions:
             show_default=False,
         ),
     ] = None
+    average: Annotated[
+        bool,
+        typer.Option(
+            "--average",
+            help="With --export: the mean of the weights of all best checkpoints that the selected run kept (keep_best "
+            "of the campaign), evaluated on the validation split first. STUDY is the study file.",
+        ),
+    ] = False
     storage: Storage = None
     checkpoints: Checkpoints = None
+    device: Device = None
+    threads: Threads = 1
     form: OutputFormat = Format.table
 
 

@@ -147,9 +147,10 @@ def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> 
     """
     study, point = winner.row.study, winner.record.point.values_by_name
     values = ", ".join(f"{name} {readable(value)}" for name, value in point)
-    yield f"{'Result' if ended else 'So far'}: take {values}, and train {study.length_in_words}"
+    yield f"{'Result' if ended else 'So far'}: take {values}, and train {study.trains_in_words}"
     yield f"  {study.objective.metric} {winner.headline.words}"
     yield f"  selected run: trial {winner.record.number} of {study.name}, best at step {winner.step:,}"
+    yield from (f"  {words}" for words in winner.stopping_words)
     answers = [finding for finding in findings if _answers_the_round(finding) and finding.strength != "none"]
     yield from (f"  {finding.heading} {finding.verdict}. {finding.summary}" for finding in answers)
     act = needing_action(findings)

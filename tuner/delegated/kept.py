@@ -17,7 +17,7 @@ from tuner.errors import WorkloadError
 from tuner.training.best import snapshot
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Weights
-from tuner.training.extra_state import frozen_in
+from tuner.training.extra_state import frozen_parameters
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _AS = "__as__"  # the key under which a plain dict says what it stands for
@@ -200,8 +200,8 @@ class KeptObjects:
                 return value.frozen()
         modules = self._modules()
         if len(modules) == 1:
-            return frozen_in(next(iter(modules.values())))
-        return {f"{name}.{key}": held for name, one in modules.items() for key, held in frozen_in(one).items()}
+            return frozen_parameters(next(iter(modules.values())))
+        return {f"{name}.{key}": held for name, one in modules.items() for key, held in frozen_parameters(one).items()}
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {name: value for name, value in self.objects.items() if isinstance(value, torch.nn.Module)}

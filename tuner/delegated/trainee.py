@@ -80,6 +80,10 @@ class LoopTrainee:
         """The parameters without gradients of the modules that are kept so far, as they are."""
         return self.kept.frozen()
 
+    def out_of_memory(self) -> str:
+        """Nothing: what a loop of one's own holds is not known."""
+        return ""
+
     def prefix_key(self) -> PrefixKey | None:
         """What the present state is a function of; None where that is not promised, or the loop knows how long it is.
 

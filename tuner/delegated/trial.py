@@ -128,7 +128,7 @@ class LoopTrial:
         self.number = trainee.trial.number
         self.seed = short_seed(trainee.trial.seed)
         self.data_seed = short_seed(trainee.trial.data_seed)
-        self.point: Mapping[str, Any] = Noting(shown_point(trainee.trial.point))
+        self.point: Mapping[str, Any] = Noting(shown_point(trainee.trial.point, averages=True))
         self.device: torch.device = setup.device
         self.folder = listener.folder
         self.resumed = trainee.resumed

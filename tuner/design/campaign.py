@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from tuner.budget.by_share import declared_schedule
 from tuner.budget.families import OWN, constant, constant_then_decay
@@ -14,10 +14,10 @@ from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.own_loop import OwnLoop
-from tuner.design.round import Round, checked_steps, is_open
+from tuner.design.round import Round, check_stopping, checked_steps, is_open
 from tuner.design.space import SearchSpace
 from tuner.design.stages import StartFrom, rounds_with_start
-from tuner.design.update_words import check_updates
+from tuner.design.update_words import check_updates, check_updates_in, refuse_decay
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_names, check_workload_declared
@@ -28,7 +28,7 @@ DEFAULT_OPTIMIZER = "adamw"
 EVALUATIONS = 50  # of each trial, unless a campaign says otherwise
 _LENGTHS_OF_A_CAMPAIGN = ("production_steps", "warmup_steps", "evaluate_every")
 _LENGTHS_OF_A_SWEEP = ("start_steps", "max_steps")
-_LENGTHS_OF_A_ROUND = ("max_train_steps",)
+_LENGTHS_OF_A_ROUND = ("max_train_steps", "patience_steps")
 Regime = Literal["compute_bound", "not_compute_bound", "undecided"]
 
 
@@ -85,7 +85,7 @@ class Campaign:
         makes its own.
     schedule: the learning rate schedule of every round's trials, or a function of the share of training; by default
         `constant_then_decay()`, "own" where the workload trains by rates of its own, and `constant()` where it trains
-        at a constant one.
+        at a constant one, or by an optimizer that takes no other.
     warmup_steps: the warmup of every round's trials, in steps (D18).
     warmup: the warmup as a share of the steps of round 1, like 0.05; it becomes steps there, and later rounds keep
         those steps (C9).
@@ -122,6 +122,10 @@ class Campaign:
     precision: str | None = None
     ema_steps: int | None = None
 
+    def __new__(cls, *_: object, **words: object) -> Self:
+        refuse_decay(words)
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         check_workload_declared(self.workload)
         if not isinstance(self.rounds, tuple | list) or not all(isinstance(one, Round) for one in self.rounds):
@@ -137,11 +141,15 @@ class Campaign:
             self._check_words(self.workload)
         else:
             self._check_optimizers()
-        object.__setattr__(self, "schedule", declared_schedule(self.schedule or constant_then_decay()))
+        object.__setattr__(self, "schedule", declared_schedule(self.schedule or self._usual_schedule()))
         if self.regime is not None and self.regime not in get_args(Regime):
             raise DeclarationError(f"regime is one of {', '.join(get_args(Regime))}, got {self.regime!r}")
         self._check_counts()
+        check_stopping(self.rounds, self.production_steps if self.sweep is None else None, self._distance)
         check_updates(self, self._names_in_spaces())
+        self._check_schedule()
+        for space in (one.space for one in self.rounds if one.space is not None):
+            check_updates_in(space, self.workload)
         if self.sweep is not None:
             self._check_sweep(self.sweep)
 
@@ -221,6 +229,8 @@ class Campaign:
         given |= {"optimizer": self.sweep.optimizer} if isinstance(self.sweep, Sweep) and self.sweep.optimizer else {}
         transfers = [one.transfer for one in self.rounds if one.transfer]
         given |= {"transfer": transfers[0]} if transfers else {}
+        stopping = [one.patience_steps for one in self.rounds if one.patience_steps is not None]
+        given |= {"patience_steps": stopping[0]} if stopping else {}
         check_campaign(workload, given, self._names_in_spaces())
         if workload.follows_schedule is False:
             object.__setattr__(self, "schedule", own)
@@ -242,6 +252,17 @@ class Campaign:
                 OPTIMIZERS.get(optimizer)
             _check_settings(space, self.optimizer)
             _check_clip_norm(space)
+
+    def _usual_schedule(self) -> ScheduleFamily:
+        alone = self.optimizer is not None and optimizer_of(self.optimizer).only_constant
+        return constant() if alone else constant_then_decay()
+
+    def _check_schedule(self) -> None:
+        """Raise DeclarationError for an optimizer that does not go with the schedule."""
+        chosen = [str(name) for one in self.rounds if one.space is not None for name in one.space.optimizers]
+        for name in (self.optimizer, *chosen):
+            if name is not None:
+                optimizer_of(name).check_schedule(self.schedule_family.name, self._names_in_spaces())
 
     def round(self, number: int) -> Round:
         """Round `number`, counted from 1. Raises DeclarationError for one that is not declared."""
@@ -284,6 +305,12 @@ class Campaign:
         if self.evaluate_every is None:
             return StepBudget.with_evaluations(max_train_steps, self.evaluations)
         return StepBudget(max_train_steps, min(self.evaluate_every, max_train_steps))
+
+    def _distance(self, max_train_steps: int | None) -> int | None:
+        """The steps from one evaluation to the next in a trial of so many steps; None where that is not known yet."""
+        if self.evaluate_every is not None:
+            return None if is_open(self.evaluate_every) else self.evaluate_every
+        return None if max_train_steps is None else self.budget(max_train_steps).evaluate_every
 
     @property
     def is_in_steps(self) -> bool:

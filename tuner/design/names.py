@@ -8,6 +8,9 @@ from tuner.errors import DeclarationError
 
 # Hyperparameters that reach a training only through its learning rates; a model never sees them.
 OF_THE_SCHEDULE = ("warmup_steps", "decay_fraction")
+# Averages of the weights change nothing in a training, so no model sees over how many steps they are.
+EMA_STEPS = "ema_steps"
+OF_THE_AVERAGES = (EMA_STEPS,)
 # Columns of every table of trials; no hyperparameter can be called so.
 TRIAL_COLUMNS = (
     "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",
@@ -19,6 +22,15 @@ _BUDGET = re.compile(
     "(timesteps|steps?|iterations?|iters?|updates?|batches))|tmax|((max|num|n|total|train|training)+(examples|time))"
 )
 _SEED_NAMES = frozenset(["randomstate", "rng", "rngstate"])
+# How a batch is computed, under the names of several tools; what is tuned is its size.
+_OF_PORTIONS = frozenset([
+    "microbatchsize", "microbatch", "microbatches", "slices", "numslices", "numslice", "nslices",
+    "gradientaccumulationsteps", "gradientaccumulation", "gradaccumsteps", "gradaccum", "gradaccumulation",
+    "gradaccumulationsteps", "accumulategradbatches", "accumulationsteps", "accumsteps", "gradientaccumulations",
+    "perdevicetrainbatchsize", "perdevicebatchsize",
+])  # fmt: skip
+# Early stopping under the names of ours and of other tools; compared as above.
+_STOPPING = re.compile("patience(steps?|epochs?|evaluations?)?|early(stop|stopping|stopper)[a-z]*")
 # What other tools call the hyperparameters of the trainer: searched under these names, they would change nothing.
 _TRAINER_NAMES = {
     "lr": "learning_rate",
@@ -56,15 +68,31 @@ class Name(NamedTuple):
         """Whether the hyperparameter only shapes the learning rate schedule."""
         return self.short in OF_THE_SCHEDULE
 
+    @property
+    def is_of_the_averages(self) -> bool:
+        """Whether the hyperparameter only says how weights are averaged."""
+        return self.short in OF_THE_AVERAGES
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a model that is trained here may read the hyperparameter."""
+        return not (self.is_of_the_schedule or self.is_of_the_averages)
+
 
 def refuse_name(name: str) -> None:
-    """Raise DeclarationError for a name that branches would make, for a budget, a seed and a column of tables."""
+    """Raise DeclarationError for a name that branches would make, a budget, early stopping, a seed and a column."""
     if "." in name:
         raise DeclarationError(
             f"{name!r} has a dot, which is for hyperparameters inside branches(...); write {name.replace('.', '_')!r}"
         )
     refuse_budget_or_seed(name)
+    _refuse_stopping(name)
     refuse_column(name)
+
+
+def is_of_portions(name: str) -> bool:
+    """Whether a name says in how many parts a batch is computed, here or in another tool."""
+    return _letters(name) in _OF_PORTIONS
 
 
 def trainers_name(name: str) -> str:
@@ -94,6 +122,17 @@ def refuse_budget_or_seed(name: str) -> None:
         raise DeclarationError(
             f"{name} is a random seed and is never tuned (B14): a lucky seed is no hyperparameter; "
             "use Campaign(seed=...) and replicates"
+        )
+
+
+def _refuse_stopping(name: str) -> None:
+    """Raise DeclarationError when a name would search how early trials stop: then they are not equally long (A11)."""
+    if _STOPPING.fullmatch(_letters(name)):
+        raise DeclarationError(
+            f"{name} would stop some trials of a study before others, and a search compares them after the same number "
+            "of steps (A11): the best checkpoint of each is chosen afterwards, so it is not needed. The last round may "
+            "have it, Round(..., promote=2, patience_steps=500). If it is something else, give it a name that says so "
+            "(plateau_patience, say)"
         )
 
 

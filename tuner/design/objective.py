@@ -48,6 +48,7 @@ GRADIENT_NORM: Final = Metric("batch", "gradient_norm")  # L2 norm of the last g
 # would cost some percent of a small step. Where they are missing beside the norm of the gradient of such a trial, an
 # older version made these updates or a part of them, and measured after clipping.
 LARGEST_GRADIENT_NORM: Final = Metric("batch", "largest_gradient_norm")  # before clipping
+SKIPPED_UPDATES: Final = Metric("batch", "skipped_updates")  # in fp16, since the last evaluation
 CLIPPED_SHARE: Final = Metric("batch", "clipped_share")  # of the updates, those whose gradient was above clip_norm
 # Of single updates, in studies that are traced (`Study.traced_every`): at the step which the update makes.
 STEP_LOSS: Final = Metric("batch", "step_loss")  # before the update

@@ -5,17 +5,21 @@ The optimizers of this package stand in `tuner.optimizers`, one file each; plugi
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from tuner.design.adapters import ADAPTER_FAMILIES
 from tuner.design.hyperparameters import REGULARIZERS, SHARES_OF_CAPTIONS, Family, Range
 from tuner.errors import DeclarationError
 from tuner.registry import Registry, Source
 from tuner.sources.places import kind_of
+
+CONSTANT = "constant"  # the name of the schedule under which the rate does not change after its warmup
 
 # Hyperparameters that the trainer reads whatever the optimizer is, with their families.
 TRAINER_FAMILIES: dict[str, Family] = {
@@ -31,11 +35,15 @@ TRAINER_FAMILIES: dict[str, Family] = {
 
 
 class ParameterGroup(TypedDict):
-    """Parameters that are trained alike. rate, decay: multiples of the step's learning rate and of `weight_decay`."""
+    """Parameters that are trained alike. rate, decay: multiples of the step's learning rate and of `weight_decay`.
+
+    rule: by which of its rules an optimizer that has several updates them; `OptimizerSpec.divide` sets it.
+    """
 
     params: list[Any]
     rate: float
     decay: float
+    rule: NotRequired[str]
 
 
 Groups = Sequence[ParameterGroup]
@@ -60,6 +68,19 @@ def torch_groups(groups: Groups, rate: float, weight_decay: float | None = None)
             one["weight_decay"] = weight_decay * group["decay"]
         made.append(one)
     return made
+
+
+def package_of(package: str, extra: str, optimizer: str) -> Any:
+    """The module of a package that an optimizer is made of. Raises DeclarationError with the line that installs it."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == package
+        why = "is not installed" if missing else f"cannot be imported ({error})"
+        raise DeclarationError(
+            f"the optimizer {optimizer} is made of {package}, which {why}: pip install 'tuner[{extra}]', or take "
+            "another optimizer"
+        ) from error
 
 
 NEEDS_CLOSURE = (
@@ -92,6 +113,15 @@ class OptimizerSpec:
         step, and whether torch's fused kernels may be used: a torch optimizer (`torch_groups` makes its groups). The
         trainer writes the learning rate of each step into every parameter group as "lr", times the group's "lr_factor"
         where it has one.
+    divide: of the groups and the model, the groups that `build` gets, divided further by what the parameters are in
+        the model. Raises WorkloadError for a model that it cannot train. None: they are built as they are.
+    shows: of an optimizer that was built, a context in which the weights that it wants evaluated, kept and exported
+        stand in the parameters; after it those that it trains are there again, to the bit. None: they are the same.
+    averages: whether what it shows is an average over steps, which is late by construction.
+    only_constant: why it trains under `constant()` alone, with or without warmup; "" where it takes every schedule.
+    package, extra: a distribution that it is made of, besides torch, and the extra of tuner that installs it. The
+        version is part of the Numerics of a trial.
+    slow: why its step takes long on some processors; where there is a reason, the first look measures it.
     settle_sparse: makes the sparse gradients of some parameters into what the optimizer takes; None: it takes none.
     row_update: a faster way for stacked trials; without it each trial's own optimizer makes its step. It takes the rows
         of one parameter group (`tuner.fused.optimizers.RowGroup`) and a trial's place among them, and returns a
@@ -112,6 +142,13 @@ class OptimizerSpec:
     build: Callable[[Groups, Mapping[str, Any], float, bool], Any]
     slots: Callable[[Any], tuple[str, ...]] = lambda optimizer: ()
     counts_steps: bool = False
+    divide: Callable[[Groups, Any], Groups] | None = None
+    shows: Callable[[Any], AbstractContextManager[None]] | None = None
+    averages: bool = False
+    only_constant: str = ""
+    package: str = ""
+    extra: str = ""
+    slow: str = ""
     settle_sparse: Callable[[Any, list[Any]], None] | None = None
     row_update: Callable[[Any, int], Callable[[Any], None]] | None = None
     ranges: Mapping[str, Range] = field(default_factory=dict)
@@ -119,6 +156,18 @@ class OptimizerSpec:
     note: str = ""
     reads_point: bool = False
     made_of: Any = None
+
+    def check_schedule(self, schedule: str, searched: Collection[str]) -> None:
+        """Raise DeclarationError for a schedule, by its name, that the optimizer does not go with.
+
+        searched: the short names in the search spaces.
+        """
+        if self.only_constant and (schedule != CONSTANT or "decay_fraction" in searched):
+            got = f"decay_fraction of {schedule}()" if "decay_fraction" in searched else f"{schedule}()"
+            raise DeclarationError(
+                f"{self.name} trains under schedule=constant() alone, with warmup or without, got {got}: "
+                f"{self.only_constant}; write schedule=constant(), or take another optimizer"
+            )
 
     def setting(self, name: str) -> OptimizerSetting | None:
         """The setting of this (short) name, if it has one."""

@@ -1,11 +1,13 @@
 """One round of a campaign as a study file declares it: a goal, and how the study that answers it is made."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NoReturn, get_args
 
 from tuner.budget.schedules import Transfer
 from tuner.budget.step_budget import TrainingLength
+from tuner.design.patience import check_distance
 from tuner.design.space import SearchSpace
 from tuner.design.workload_checks import check_count
 from tuner.errors import DeclarationError
@@ -48,6 +50,7 @@ class Round:
     rate_arms: tuple[float, ...] = (1.0,)
     start: Literal["scratch"] | None = None
     total: Literal["equal"] | None = None
+    patience_steps: int | None = None
 
     def __post_init__(self) -> None:
         if not self.goal.strip():
@@ -66,6 +69,7 @@ class Round:
             self._check_space(self.space)
         check_promoting(self)
         check_control(self)
+        check_patience(self)
 
     @property
     def num_fresh(self) -> int:
@@ -142,6 +146,51 @@ def check_control(declared: Round) -> None:
         raise DeclarationError(
             f'total="equal" and max_train_steps of {where} both say how long it trains; give one of them'
         )
+
+
+def check_patience(declared: Round) -> None:
+    """Raise DeclarationError for early stopping in a round whose trials are compared after equally many steps."""
+    if declared.patience_steps is None:
+        return
+    checked_steps(f"patience_steps of round {declared.goal!r}", declared.patience_steps)
+    if declared.space is not None:
+        _refuse_patience(declared, "searches a space of its own")
+    if declared.trials is not None:
+        _refuse_patience(declared, f"searches {declared.trials} new points")
+    if tuple(declared.rate_arms) != (1.0,):
+        _refuse_patience(declared, "compares learning rates (rate_arms)")
+
+
+def check_stopping(
+    rounds: Sequence[Round], production_steps: object, distance: Callable[[int | None], int | None]
+) -> None:
+    """Raise DeclarationError for early stopping in a round from which another one follows, or a control.
+
+    production_steps: of a round that declares no length. distance: of evaluations in a trial of so many steps, where it
+    is known; a patience is not below it.
+    """
+    for number, one in enumerate(rounds, 1):
+        if one.patience_steps is None:
+            continue
+        following = next((place for place, later in enumerate(rounds[number:], number + 1) if not later.start), None)
+        if following is not None:
+            _refuse_patience(one, f"is not the last one: round {following} takes its points, or its steps, from it")
+        if number < len(rounds):
+            _refuse_patience(one, f"is compared with a control of its length, round {number + 1} (declare that first)")
+        steps = one.max_train_steps or production_steps
+        every = distance(steps if isinstance(steps, int) else None)
+        if every is not None and not is_open(one.patience_steps):
+            check_distance(every, one.patience_steps, f"round {one.goal!r}")
+
+
+def _refuse_patience(declared: Round, why: str) -> NoReturn:
+    """Raise DeclarationError. why: what the round does that needs trials of equal length."""
+    raise DeclarationError(
+        f"patience_steps of round {declared.goal!r} would stop some of its trials before others, and the round {why}: "
+        "it compares trials after equally many steps (A11). The best checkpoint of each trial is chosen afterwards "
+        "(A12), so only time is lost without. Leave patience_steps out here, and give it to a last round that trains "
+        "the final model: Round('The final model', promote=2, patience_steps=500)"
+    )
 
 
 def _check_arms(where: str, arms: object) -> None:

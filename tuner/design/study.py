@@ -34,6 +34,7 @@ class Study:
     source: where the trials were run, "" for trials of this program. What is unknown of an imported study is None, or
         0 for `batch_size`.
     start: "scratch" of a control of a stage: its trials start from the model's own initialization; "" as the campaign.
+    patience_steps: a trial stops early where its selection metric has not improved for so many steps; 0: never.
     sampler, batch: what proposes the points of an exploitation, and how many at a time; both are empty where points
         are quasi-random or chosen.
     slices: the parts that each batch is cut into. slice_size: examples of a slice, where their number follows from the
@@ -66,6 +67,7 @@ class Study:
     batch: int = 0
     num_examples: int | None = None
     start: str = ""
+    patience_steps: int = 0
     slices: int = 1
     slice_size: int = 0
     precision: str = ""
@@ -90,6 +92,11 @@ class Study:
         """The budget like "1,500 steps (24 epochs)"."""
         return self.in_words(self.budget.max_train_steps)
 
+    @property
+    def trains_in_words(self) -> str:
+        """How long its trials train: the budget, "at most 1,500 steps" where trials may stop early."""
+        return f"at most {self.length_in_words}" if self.patience_steps else self.length_in_words
+
     def in_words(self, steps: int) -> str:
         """Steps of this study like "1,500 steps (24 epochs)"; steps alone where the length of an epoch is not known."""
         return steps_in_words(steps, self.steps_per_epoch)
@@ -99,9 +106,28 @@ class Study:
         batch_size = point.whole("batch_size", self.batch_size)
         return batch_size // self.slice_size if self.slice_size else self.slices
 
+    @property
+    def slices_in_words(self) -> str:
+        """Like "8 slices of 32 examples", where batches are cut; "" for whole batches."""
+        size = next(iter(self.space.batch_sizes), self.batch_size)
+        if size is None:  # it is searched
+            each = f"slices of {self.slice_size} examples" if self.slice_size else f"{self.slices} slices"
+            return each if self.slice_size or self.slices > 1 else ""
+        slices = self.slices_of(Point.of({"batch_size": size}))
+        return f"{slices} slices of {int(str(size)) // slices} examples" if slices > 1 else ""
+
     def precision_of(self, point: Point) -> str:
-        """The precision of a trial; "" for float32 as torch is set."""
-        return str(point.get("precision") or self.precision)
+        """The precision of a trial; "" for float32 as torch is set.
+
+        Where only some branches of the space name one, it is float32 in the others, and does not depend on torch.
+        """
+        return str(point.get("precision") or self.precision or ("float32" if self.declares_precision else ""))
+
+    @property
+    def declares_precision(self) -> bool:
+        """Whether the precision is declared, for all trials or in the space."""
+        names = (*(one.name for one in self.hyperparameters), *(name for name, _ in self.fixed))
+        return bool(self.precision) or any(Name.of(name).short == "precision" for name in names)
 
     def ema_steps_of(self, point: Point) -> int:
         """The steps over which the weights of a trial are averaged; 0: they are not."""
@@ -125,7 +151,7 @@ class Study:
         words = [str(optimizer), f"batch_size={batch_size}"]
         for text, value in sorted(point.values_by_name):
             name = Name.of(text)
-            if name.short not in ("optimizer", "batch_size") and not name.is_of_the_schedule:
+            if name.short not in ("optimizer", "batch_size") and name.is_shown:
                 words.append(name.short if isinstance(value, float) else f"{name.short}={value}")
         return " ".join(words)
 

@@ -93,7 +93,18 @@ def _in_own_code(loop: str, lightning: str, trainer: str) -> dict[str, str]:
     return {door: f"refused: {text}" for door, text in texts.items()}
 
 
-_HOOKS = ("data", "model", "loss", "metrics", "augment", "collate", "lengths", "split_metrics", "parameter_groups")
+_HOOKS = (
+    "data",
+    "model",
+    "loss",
+    "metrics",
+    "augment",
+    "collate",
+    "lengths",
+    "split_metrics",
+    "parameter_groups",
+    "weight",
+)
 _YOURS: Texts = "yours: nothing but your own code calls it"
 _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("Campaign", {
@@ -139,6 +150,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("round", {
         "start": "honoured: `start=\"scratch\"` trains without `start_from`; the loop is the same",
         "total": "honoured",
+        "patience_steps": "refused: leave it out; trials train all their steps, and the best weights of each are kept",
     }),
     ("function", {
         "with_lora": _FUNCTIONS | {"lightning": "yours: in `module`", "trainer": "yours: in `model_init`"},
@@ -163,6 +175,14 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "report the metric of the whole split", "`self.log` of the whole split", "`compute_metrics`"
         ),
         "split_metrics_device": _in_own_code("in `train`", "in the module", "in `compute_metrics`"),
+        "slices": _in_own_code(
+            "in `train`: cut each batch yourself", "`trainer={\"accumulate_grad_batches\": 4}`",
+            "`args={\"gradient_accumulation_steps\": 4}`",
+        ),
+        "micro_batch_size": _in_own_code(
+            "in `train`: add up gradients", "`trainer={\"accumulate_grad_batches\": 4}`",
+            "`args={\"gradient_accumulation_steps\": 4}`",
+        ),
         "no_decay": _in_own_code(
             "parameter groups of your own optimizer", "parameter groups in `configure_optimizers`",
             "the Trainer leaves out biases and norms by itself",
@@ -270,7 +290,7 @@ def ignored_words(workload: OwnLoop) -> list[str]:
 def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collection[str]) -> None:
     """Raise DeclarationError for words of a campaign that have no meaning here.
 
-    given: those that are not defaults. searched: the names of the search spaces.
+    given: those that are not defaults, of its rounds too. searched: the names of the search spaces.
     """
     if workload.constant_rate:
         _check_constant(workload, given, searched)
@@ -279,7 +299,7 @@ def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collec
     door, named = door_of(workload), type(workload).__name__
     unscheduled = workload.follows_schedule is False
     for name in given:
-        known = [word for word in WORDS if (word.place, word.name) == ("Campaign", name)]
+        known = [word for word in WORDS if word.name == name and word.place in ("Campaign", "round")]
         instead = next((word.instead(door) for word in known), "")
         if instead:
             raise DeclarationError(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tuner.design.adapters import foreign_word
-from tuner.design.names import Name, trainers_name
+from tuner.design.names import Name, is_of_portions, trainers_name
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.design.words import check_attributes, meant_as
@@ -50,6 +50,12 @@ def check_names(workload: Trainable, names: Iterable[str]) -> None:
     A loop reads what it likes; only the rate of the study's schedule has to have its name.
     """
     for name in names:
+        if isinstance(workload, Workload) and is_of_portions(Name.of(name).short):
+            raise DeclarationError(
+                f"{name} cannot be searched or fixed in a search space: batch_size is what is tuned; micro_batch_size "
+                "is how it is computed. Write micro_batch_size = 32 in the class where a whole batch does not fit into "
+                "memory (`slices` there decides what a trial computes, and no study compares it)"
+            )
         if isinstance(workload, Workload) and (meant := foreign_word(Name.of(name).short)):
             raise DeclarationError(
                 f"{name} is a word of kohya's trainers, which no part of this program reads; {meant}. For a "

@@ -7,6 +7,7 @@ import gc
 import logging
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -25,9 +26,14 @@ from tuner.fused.fusion import (
     trials_that_fit,
 )
 from tuner.records import Claim, Recorder, State, TrialRecord, TrialUpdate
+from tuner.shown import readable_bytes
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Engine, Fusion, OnStep, Trainer
+from tuner.training.first_loss import left_as_it_was
+from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
+from tuner.training.step_memory import foreseen_memory
+from tuner.training.trial_run import TrialRun
 
 _log = logging.getLogger(__name__)
 MOST_COMPARED = 64  # of a shape, where no two models are alike
@@ -124,10 +130,18 @@ class FusionPlanner:
             return False
         traceback.clear_frames(error.__traceback__)  # they hold the tensors
         gc.collect()
-        _log.warning("%d trials together ran out of memory; training %d", count, count // 2)
+        _log.warning("%d trials together ran out of memory; training %d%s", count, count // 2, self._needed(group))
         self._fitting[shape] = max(1, count // 2)
         self.recorded.keep(shape, Fusion(count // 2, f"{count} trials together ran out of memory"))
         return True
+
+    def _needed(self, group: TrainingGroup) -> str:
+        """What one of the trials needs and what is free, once nothing holds the memory of the group."""
+        setup = self.setup
+        with suppress(Exception), callers_generators_restored(setup.device), left_as_it_was(setup.workload):
+            memory = foreseen_memory(TrialRun(setup, group.claims[0].trial))
+            return f": {memory.words}; {readable_bytes(memory.free)} free"
+        return ""
 
     def note_trained(self, group: TrainingGroup) -> None:
         """Record how a group was trained, and with which result of the self-check."""

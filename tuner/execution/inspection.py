@@ -10,8 +10,11 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.words import ignored_words
+from tuner.errors import NotFusible
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.fused.fusion import look_at
+from tuner.fused.fusion import SLOW_STEP, look_at, trials_that_fit
+from tuner.records import Price
+from tuner.training.endings import ending, is_out_of_memory
 from tuner.training.engine import Asked, Engine, Fusion, Inspection
 from tuner.training.setup import TrainingSetup
 
@@ -49,7 +52,25 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
         without_randomness=without_randomness,
     )
     found = engine.inspect(trials, asked)
+    if found.price is not None and engine.promises.fusing:
+        found = replace(found, price=replace(found.price, together=_together(loaded, engine, trials, found.price)))
     return replace(found, fusion=_look_at_fusion(engine, trials)) if fusion else found
+
+
+def _together(loaded: LoadedWorkload, engine: Engine, trials: Sequence[Trial], price: Price) -> int:
+    """How many trials of the first one's shape fit as one stacked model; 0 where they are not to train together."""
+    alike = [trial for trial in trials if trial.shape_group == trials[0].shape_group]
+    machine = loaded.machine
+    slow = machine.fuse == "auto" and price.step_ms > 1e3 * SLOW_STEP  # which trains them one by one
+    if machine.fuse == "off" or slow or len(alike) < 2:
+        return 0
+    try:
+        return trials_that_fit(cast(TrainingSetup, engine.setup), alike, workers=machine.worker_count or 1)
+    except Exception as error:
+        if isinstance(error, NotFusible) or is_out_of_memory(error):
+            return 0
+        ending(error)
+        return 0
 
 
 def _look_at_fusion(engine: Engine, trials: Sequence[Trial]) -> Fusion:

@@ -14,11 +14,12 @@ from tuner.delegated.promised import know
 from tuner.delegated.setup import LoopSetup
 from tuner.design.hyperparameters import Value
 from tuner.design.identity import Identity
+from tuner.design.micro_batches import check_micro_batches
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.words import door_of
-from tuner.design.workload import Trainable
+from tuner.design.workload import Trainable, Workload
 from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
@@ -32,6 +33,7 @@ from tuner.training.engine import Engine, EngineMaker
 from tuner.training.inherited import StartWeights
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
+from tuner.training.optimizers import packages_of_optimizers
 from tuner.training.setup import Data, StudySetup, TrainingSetup
 from tuner.training.workload_digests import workload_parts
 
@@ -171,13 +173,21 @@ class LoadedWorkload:
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         self._know_data()
-        known = numerics(self.device, self.machine.profile, self.identifier.packages)
+        declared = study.declares_precision and isinstance(self.workload, Workload)
+        known = numerics(self.device, self.machine.profile, self._packages(study), declared=declared)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
+
+    def _packages(self, study: Study) -> Mapping[str, str]:
+        """The packages that decide the bits of a study: those of the user's code, and those of its optimizers."""
+        return {**self.identifier.packages, **packages_of_optimizers(study)}
 
     def setup(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
     ) -> StudySetup:
-        """What all trials of a study share in training. place: the folder of its checkpoints below the root."""
+        """What all trials of a study share in training. place: the folder of its checkpoints below the root.
+
+        Raises StudyChanged where the workload computes less than a slice of the study at a time.
+        """
         shared: dict[str, Any] = {
             "study": study,
             "workload": self.workload,
@@ -188,7 +198,7 @@ class LoadedWorkload:
             "profile": self.machine.profile,
             "stop": stop,
             "fingerprint": fingerprint,
-            "packages": self.identifier.packages,
+            "packages": self._packages(study),
             "trainers": self.machine.worker_count or 1,
             "inherited": self.inherited_by(study),
         }
@@ -198,6 +208,8 @@ class LoadedWorkload:
                 **shared, looks=self.looks, study_file=self.study_file, threads=machine.threads,
                 stall_seconds=machine.stall_seconds,
             )  # fmt: skip
+        if isinstance(self.workload, Workload):
+            check_micro_batches(study, self.workload.micro_batch_size)
         return TrainingSetup(**shared, data=self.data)
 
 

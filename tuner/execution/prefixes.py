@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tuner.design.patience import stopping_step
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -57,11 +58,18 @@ class PrefixFinder:
     def _measured(self, prefixes: Sequence[Prefix]) -> tuple[Prefix, ...]:
         """Prefixes with their measurements, without those whose trial was deleted in the meantime."""
         whole = (replace(p, measurements=self.ledger.measured_until(p.trial_id, p.step)) for p in prefixes)
-        return tuple(prefix for prefix in whole if self._is_measured(prefix))
+        return tuple(prefix for prefix in whole if self._is_measured(prefix) and not self._stops_within(prefix))
 
     def _is_measured(self, prefix: Prefix) -> bool:
         due = {step for step in self.study.budget.evaluation_steps if step <= prefix.step}
         return due == {measured.step for measured in prefix.measurements}
+
+    def _stops_within(self, prefix: Prefix) -> bool:
+        """Whether a trial of this study would have stopped early before the end of a prefix, trained by itself."""
+        objective = self.study.objective
+        curve = [(one.step, one.value) for one in prefix.measurements if one.metric == objective.metric]
+        stop = stopping_step(curve, objective, self.study.patience_steps)
+        return stop is not None and stop < prefix.step
 
 
 def saved_steps(finder: PrefixFinder, trials: Sequence[Trial]) -> list[int]:

@@ -20,9 +20,10 @@ from tuner.records.conclusions import FinalScore
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.checkpoints import read_weights
-from tuner.training.evaluation import evaluate
+from tuner.training.evaluation import tallied
 from tuner.training.extra_state import load_weights
 from tuner.training.models import build_model
+from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setup import TrainingSetup, split_of
 
@@ -68,19 +69,29 @@ def scored_once(
     return ledger.conclude_once(chosen.row.campaign, _score(chosen, loaded))
 
 
+def setup_as_trained(row: StudyRow, loaded: LoadedWorkload, what: str, *, test: bool = False) -> TrainingSetup:
+    """The setup of a study that was trained, to evaluate weights of it.
+
+    `what`: is made of them, as in "its score"; `test`: of the test split. Raises StudyChanged for other code or data
+    than it was trained with.
+    """
+    setup = cast(TrainingSetup, loaded.setup(row.study))
+    changed = changed_since(row, loaded.identifier, setup, test=test)
+    if changed:
+        raise StudyChanged(
+            f"the code or the data of the workload changed since {row.study.name} of {row.campaign!r} was started "
+            f"({'; '.join(changed)}); {what} would be that of another model, or of other data: undo the change, "
+            "then ask again"
+        )
+    return setup
+
+
 def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
     study, record = chosen.row.study, chosen.record
     trial = record.readable_trial()
     if chosen.checkpoint is None:
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
-    setup, device = cast(TrainingSetup, loaded.setup(study)), loaded.device
-    changed = changed_since(chosen.row, loaded.identifier, setup, test=True)
-    if changed:
-        raise StudyChanged(
-            f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started "
-            f"({'; '.join(changed)}); its score would be that of another model, or of other data: undo the change, "
-            "then score"
-        )
+    setup, device = setup_as_trained(chosen.row, loaded, "its score", test=True), loaded.device
     test, workload = loaded.data.test, setup.workload
     if test is None:
         name = type(workload).__name__
@@ -92,7 +103,9 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
         model = build_model(setup, trial)
         load_weights(model, read_weights(loaded.machine.checkpoint_root, chosen.checkpoint), device)
         seed_global_generators(derived_seed("score", trial.seed), device)  # metrics may draw
-        metrics = evaluate(workload, model, split, batch_size=setup.evaluation_batch_size)
+        with computing(setup.precision_of(trial), device):
+            tally = tallied(workload, model, split, batch_size=setup.evaluation_batch_size)
+        metrics = tally.measured()
     return FinalScore(
         study=study.name,
         trial=record.number,

@@ -10,6 +10,7 @@ from tuner.fused.sharing import copied
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training import python_state
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.precision import computing
 from tuner.training.python_state import changed
 from tuner.training.trial_run import TrialRun
 
@@ -28,7 +29,8 @@ def check_evaluation(run: TrialRun, read: Collection[str]) -> None:
     `read`: the tensors, besides parameters and buffers, that training does read.
     """
     workload, model, change = run.setup.workload, copied(run.model).eval(), ""
-    with torch.no_grad(), left_as_it_was(workload), suppress(Exception):  # an error shows when it is evaluated
+    computing_so = computing(run.rule.precision, run.setup.device)
+    with torch.no_grad(), left_as_it_was(workload), suppress(Exception), computing_so:  # an error shows when evaluated
         batch = run.setup.data.validation.first(_EXAMPLES)
         workload.metrics(model, batch)
         before = remembered(None, model)

@@ -9,7 +9,7 @@ from tuner.errors import NotFusible
 from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.likeness import difference_of, largest_kind
 from tuner.fused.making import make_group
-from tuner.fused.obstacles import refusal
+from tuner.fused.obstacles import check_obstacles, refusal
 from tuner.fused.sharing import tie, tied
 from tuner.records import Promises, Recorder
 from tuner.training.alone import Alone, CohortOfOne
@@ -61,6 +61,8 @@ class Fused:
         """A cohort of those whose models are alike, the most there are. Raises NotFusible."""
         models = [run.model for run in trainees]
         self._base = {}
+        if len(models) > 1:
+            check_obstacles(models[0], self.setup.workload.loss)  # compiled models are never alike: said by its name
         chosen = [trainees[place] for place in largest_kind(models, len(models))]
         if len(chosen) == 1:
             self.unlike = difference_of(models)

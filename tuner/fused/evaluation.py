@@ -1,7 +1,7 @@
 """Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from tuner.training.batches import Split
 from tuner.training.evaluation import check_going_on, gathering
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.numerics import clock_of
+from tuner.training.precision import computing, updating
 from tuner.training.split_metrics import Gathered, split_measured, with_values
 from tuner.training.tensor_digests import digest_of_tensors
 
@@ -113,14 +114,17 @@ class GroupEvaluation:
     def _kernel_of_its_own(self) -> str:
         """The kernel by which torch evaluates a part of this model, but trains none, if there is one."""
         setup, model = self.group.setup, copied(self.group.runs[0].model).eval()  # some count their calls
-        with torch.no_grad(), _Names() as seen:
+        with torch.no_grad(), self._computing(), _Names() as seen:
             setup.workload.metrics(model, setup.data.validation.first(FEW))
         return next(iter(seen.names & OF_EVALUATION), "")
 
     def _measured(self, trials: Sequence[int]) -> dict[int, _OfTrial]:
         """What each of these trials measures, but for those whose `split_metrics` raise an error."""
         data = self.group.setup.data
-        splits = [self._of_split(split) for split in (data.training_sample, data.validation)]
+        with ExitStack() as shown:
+            for trial in trials:  # the rows of the others are evaluated with them, and nobody reads that
+                shown.enter_context(self.group.runs[trial].shown())
+            splits = [self._of_split(split) for split in (data.training_sample, data.validation)]
         found = {}
         for trial in trials:
             check_going_on(self.group.setup.stop)
@@ -148,7 +152,7 @@ class GroupEvaluation:
         sums: Sums = {}
         total = 0
         gathered = gathering(setup.workload, split, trials)
-        with torch.inference_mode():
+        with updating(self.group.precision, setup.device), torch.inference_mode():
             for batch, count in split.in_order(setup.evaluation_batch_size):
                 check_going_on(setup.stop)
                 for name, parts in self._sums(Batch.shared(batch), count, gathered).items():
@@ -178,6 +182,10 @@ class GroupEvaluation:
             if gathered is not None and gathered.num_bytes > MOST_KEPT:
                 raise NotFusible("the values that split_metrics reads are too many for all trials at once")
         return sums
+
+    def _computing(self) -> AbstractContextManager[None]:
+        """Within the block operations compute in the precision of the trials, which is one."""
+        return computing(self.group.precision, self.group.setup.device)
 
     def _own(self) -> list[torch.Tensor]:
         """What each trial has its own of, [K, ...]."""
@@ -217,7 +225,7 @@ class GroupEvaluation:
         workload = self.group.setup.workload
         with (
             torch.inference_mode(False), torch.no_grad(), left_as_it_was(workload),
-            without_noise(tape, batch), tape, SharedValues(operations),
+            without_noise(tape, batch), tape, SharedValues(operations), self._computing(),
         ):  # fmt: skip
             given = batch.form.filled(iter(batch.leaves))
             metrics = workload.metrics(model.template, given)

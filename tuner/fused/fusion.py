@@ -17,7 +17,7 @@ from tuner.fused.cuda_graph import WARM_UP
 from tuner.fused.group import Group
 from tuner.fused.likeness import check_alike, largest_kind
 from tuner.fused.making import make_group
-from tuner.fused.obstacles import check_obstacles, refusal
+from tuner.fused.obstacles import check_obstacles, check_scale, refusal
 from tuner.fused.sharing import tie, tied
 from tuner.training.engine import Fusion
 from tuner.training.memory import free_bytes
@@ -54,6 +54,8 @@ def best_fusion(setup: TrainingSetup, trials: Sequence[Trial], ahead: int, *, wo
             first = runs_of(quiet, trials, 1)
             if not first:
                 return Fusion(1, NO_MODEL)
+            if len(trials) > 1:
+                check_obstacles(first[0].model, setup.workload.loss)
             alone = _seconds_a_step(first)
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
@@ -102,9 +104,11 @@ def check_some_alike(setup: TrainingSetup, trials: Sequence[Trial]) -> None:
     """Raise NotFusible, naming what differs first, where no two of these trials have models that are alike."""
     quiet = replace(setup, stop=lambda: False)
     with callers_generators_restored(setup.device):
-        models = [run.model for run in islice(_made(quiet, trials), 2)]
-        for model in models:
-            check_obstacles(model)
+        runs = list(islice(_made(quiet, trials), 2))
+        for run in runs:
+            check_scale(run)
+            check_obstacles(run.model, setup.workload.loss)
+        models = [run.model for run in runs]
         if len(models) > 1 and len(runs_of(quiet, trials, 2)) == 1:
             check_alike(models)
 

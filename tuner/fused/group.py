@@ -10,6 +10,7 @@ import torch
 
 from tuner.design.data import MOST_WIDTHS
 from tuner.errors import NotFusible
+from tuner.fused.averages import GroupAverages
 from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
 from tuner.fused.noise import DropoutNoise
 from tuner.fused.operations import Rules, WritesShared
@@ -18,19 +19,46 @@ from tuner.fused.recording import Batch, Recording, Task, record, written
 from tuner.fused.rules import TABLE
 from tuner.fused.stacking import StackedModel
 from tuner.training.batches import TrainingBatches
+from tuner.training.precision import computed, updating
+from tuner.training.slices import shares_of
 from tuner.training.stability import clip_factor
+from tuner.training.tree_sum import tree_sum
 from tuner.training.trial_run import TrialRun
 
 MAX_RECORDINGS = MOST_WIDTHS  # forms of batches in one study; more mean that something is baked in that changes
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """An update: the recording of what it computes, the batch as leaves, and where dropout comes from."""
+class _Part:
+    """A slice of an update: the recording of what it computes, its batch as leaves, and where dropout comes from."""
 
     leaves: tuple[torch.Tensor, ...]
     recording: Recording
     noise: DropoutNoise
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """An update: its slices, and the share of each of every trial, float64 [slices, K]; None where all are alike."""
+
+    parts: list[_Part]
+    shares: torch.Tensor | None = None
+
+    @property
+    def leaves(self) -> list[torch.Tensor]:
+        """All that changes from update to update, but for dropout."""
+        shares = [] if self.shares is None else [self.shares]
+        return [*(leaf for part in self.parts for leaf in part.leaves), *shares]
+
+    @property
+    def recordings(self) -> tuple[int, ...]:
+        return tuple(id(part.recording) for part in self.parts)
+
+    def of(self, leaves: Sequence[torch.Tensor]) -> "_Work":
+        """The same update of other leaves."""
+        left = iter(leaves)
+        parts = [_Part(tuple(next(left) for _ in part.leaves), part.recording, part.noise) for part in self.parts]
+        return _Work(parts, next(left, None))
 
 
 class Group:
@@ -49,10 +77,15 @@ class Group:
         self.lanes = Lanes(self.setup.device) if self.setup.device.type == "cuda" else None
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
+        self.averages = GroupAverages(self.runs, self.model)
         constants, numbers = split_points([run.point for run in runs], self.setup.device)
-        self.task = Task(self.setup.workload.loss, self.model, len(runs), constants, numbers, care, rules)
+        self.precision = runs[0].rule.precision  # of all: a name that differs leaves trials apart
+        loss = computed(self.setup.workload.loss, self.precision, self.setup.device)
+        self.task = Task(loss, self.model, len(runs), constants, numbers, care, rules)
         self._change: Callable[[Recording], Recording] = lambda recording: recording
         self._recordings: dict[object, tuple[Recording, DropoutNoise]] = {}
+        self._noises: dict[object, DropoutNoise] = {}  # on a GPU, of slices after the first
+        self._slices = _alike([run.rule.slices for run in runs])
         self._inputs = self.task.inputs
         self.trained: list[str] = []  # names of the parameters that the loss depends on
         recording, _ = self._recorded(self._batch(self._is_shared()))
@@ -77,12 +110,13 @@ class Group:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss.
+        """Memory of the stacks, their gradients, averages and optimizer state, and of one pass through the loss.
 
         What is shared is an input of the pass, and counted there.
         """
         stacks = [*self.model.stacks.values(), *self.gradients]
-        return sum(tensor.nbytes for tensor in stacks) + self.optimizer.num_bytes + self.pass_bytes
+        kept = self.optimizer.num_bytes + self.averages.num_bytes
+        return sum(tensor.nbytes for tensor in stacks) + kept + self.pass_bytes
 
     @property
     def num_bytes_once(self) -> int:
@@ -105,6 +139,10 @@ class Group:
 
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setup says stop; returns how many were made."""
+        with updating(self.precision, self.setup.device):
+            return self._advance(updates)
+
+    def _advance(self, updates: int) -> int:
         losses: list[torch.Tensor] = []
         norms: list[torch.Tensor] = []
         clips = any(run.rule.clip_norm is not None for run in self.runs)
@@ -117,13 +155,14 @@ class Group:
                 if not self.optimizer.captured and self._settle():  # an optimizer of the user's may write anywhere
                     work = None
                 work = self._work(shared, work)
-                with _mode(work.recording):
+                with _mode(work.parts[0].recording):
                     losses.append(self._update(work))
                     if clips:
                         norms.append(self.norms.clone())
                     for trial in self.live:
                         self.runs[trial].step += 1
                         self._made[trial] += 1
+                    self.averages.take(self.live)
         finally:
             if losses:
                 self._hand_over(losses, norms)
@@ -136,15 +175,17 @@ class Group:
         self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
 
     def snapshot(self) -> Any:
-        """Copies of everything that training changes: in the stacks, and in the optimizers."""
+        """Copies of everything that training changes: in the stacks, in the optimizers, and in the averages."""
         self.model.parted.clear()
         copies = {name: tensor.clone() for name, tensor in self.model.stacks.items()}
-        return copies, [tensor.clone() for tensor in self.optimizer.changing], self.optimizer.kept()
+        changing = [tensor.clone() for tensor in self.optimizer.changing]
+        return copies, changing, self.optimizer.kept(), self.averages.kept()
 
     def restore(self, kept: Any) -> None:
         """Go back to a snapshot that was taken before any update of this group."""
-        stacks, changing, states = kept
+        stacks, changing, states, averages = kept
         self._settle()
+        self.averages.restore(averages)
         for name, tensor in self.model.stacks.items():
             tensor.copy_(stacks[name] if name in stacks else self.model.parted[name])
         for tensor, copy in zip(self.optimizer.changing, changing, strict=True):
@@ -176,23 +217,44 @@ class Group:
             self.model.part(names)
             self._inputs = self.task.inputs
             self._recordings.clear()
+            self._noises.clear()
             self.graphs.forget()
 
     def _work(self, shared: bool, last: _Work | None) -> _Work:
         """What the next update computes, and from which batch."""
         first = self.runs[self.live[0]]
-        if last is not None and shared and first.batches.uniform:
-            return _Work(first.batches.at(first.step), last.recording, last.noise)
-        batch = self._batch(shared)
-        return _Work(batch.leaves, *self._recorded(batch))
+        if last is not None and shared and first.batches.uniform and first.weigh is None:
+            at, step = first.batches.at, first.step
+            return _Work([_Part(at(step, v), part.recording, part.noise) for v, part in enumerate(last.parts)])
+        parts, weights = [], []
+        for number in range(self._slices):
+            given = self._batches(shared, number)
+            batch = Batch.shared(given[0]) if shared else Batch.of_each(given)
+            parts.append(_Part(batch.leaves, *self._recorded(batch, number)))
+            weights.append(None if first.weigh is None else [first.weigh(one) for one in given])
+        return _Work(parts, None if first.weigh is None else self._shares(weights))
+
+    def _shares(self, weights: Sequence[Any]) -> torch.Tensor:
+        """The shares of all slices, float64 [slices, K]; weights: of each slice that of all trials, or of each."""
+        of_each, first = [], self.runs[self.live[0]]
+        for trial, own in enumerate(zip(*weights, strict=True)):
+            shares = shares_of(own, self._slices, first.step)
+            if shares.total is not None:
+                run = self.runs[trial] if trial in self.live else first
+                run.totals[run.step] = shares.total
+            wide = [torch.as_tensor(one, dtype=torch.float64, device=self.setup.device) for one in shares.of_each]
+            of_each.append(torch.stack(wide))
+        return torch.stack(of_each, 1).expand(-1, len(self.runs)).contiguous()
 
     def _update(self, work: _Work) -> torch.Tensor:
         """One update of the live trials; losses [K] at the weights before it."""
-        masks = work.noise.draw([run.step for run in self.runs]) if work.noise.sites else []
         rates = [run.rule.rate(run.step) for run in self.runs]
+        if self.setup.device.type == "cuda":  # a graph does not draw; each slice has masks of its own there
+            for number, part in enumerate(work.parts):
+                self._drawn(part, number)
 
         def compute(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
-            return self._compute(leaves, work.recording, masks)
+            return self._compute(work.of(leaves))
 
         def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
             losses = compute(leaves, at_rates)
@@ -200,12 +262,14 @@ class Group:
             return losses
 
         if self.setup.device.type != "cuda":
-            return apply(work.leaves, rates)
+            losses = self._compute(work)
+            self._step_all(rates)
+            return losses
         if self.optimizer.captured:
-            key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
+            key = (work.recordings, tuple(self.live), tuple(self.optimizer.begun))
             return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients, self.norms])
         changing = [*self.model.buffers.values(), *self.gradients]
-        losses = self.graphs.update(id(work.recording), work.leaves, rates, compute, changing)
+        losses = self.graphs.update(work.recordings, work.leaves, rates, compute, changing)
         self._step_all(rates)
         return losses
 
@@ -218,18 +282,36 @@ class Group:
             for trial in self.live:
                 self._step(trial, rates[trial])
 
-    def _compute(
-        self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def _compute(self, work: _Work) -> torch.Tensor:
         """Losses [K] at the present weights; gradients go to their place."""
-        inputs = (*self._inputs, *leaves, *masks)
-        if self.lanes is not None and recording.compiled is None and torch.cuda.is_current_stream_capturing():
-            losses, *gradients = replay_in_lanes(recording.graph, self.lanes, inputs)
+        if len(work.parts) == 1:
+            losses, *gradients = self._replayed(work.parts[0], 0)
         else:
-            losses, *gradients = recording.replay(*inputs)
+            losses, *gradients = tree_sum(partial(self._leaf, work), range(len(work.parts)), _added)
         for place, gradient in zip(self.gradients, gradients, strict=True):
             place.copy_(gradient)
-        return losses  # type: ignore[no-any-return]
+        return losses
+
+    def _leaf(self, work: _Work, number: int) -> list[torch.Tensor]:
+        """Losses [K] and gradients [K, ...] of a slice, times its share of each trial; see `Weighted`."""
+        found = self._replayed(work.parts[number], number)
+        if work.shares is None:
+            return [one * (1.0 / len(work.parts)) for one in found]
+        shares = work.shares[number]
+        return [one * shares.view(-1, *[1] * (one.dim() - 1)).to(one.dtype) for one in found]
+
+    def _replayed(self, part: _Part, number: int) -> Sequence[torch.Tensor]:
+        """Losses [K] and gradients [K, ...] of a slice."""
+        recording, on_gpu = part.recording, self.setup.device.type == "cuda"
+        masks = part.noise.masks if on_gpu else self._drawn(part, number)
+        inputs = (*self._inputs, *part.leaves, *masks)
+        if self.lanes is not None and recording.compiled is None and torch.cuda.is_current_stream_capturing():
+            return replay_in_lanes(recording.graph, self.lanes, inputs)  # type: ignore[no-any-return]
+        return recording.replay(*inputs)  # type: ignore[no-any-return]
+
+    def _drawn(self, part: _Part, number: int) -> list[torch.Tensor]:
+        """The masks of a slice of this step."""
+        return part.noise.draw([run.step for run in self.runs], number) if part.noise.sites else []
 
     def _step(self, trial: int, rate: float | torch.Tensor) -> None:
         limit = self.runs[trial].rule.clip_norm
@@ -263,29 +345,43 @@ class Group:
         return not self._augmented and len({(id(run.batches), run.step) for run in runs}) == 1
 
     def _batch(self, shared: bool) -> Batch:
-        """The next batch: of all trials, or each trial's own."""
+        """The first slice of the next batch: of all trials, or each trial's own."""
+        given = self._batches(shared, 0)
+        return Batch.shared(given[0]) if shared else Batch.of_each(given)
+
+    def _batches(self, shared: bool, number: int) -> list[Any]:
+        """A slice of the next batch: one of all trials, or each trial's own."""
         if shared:
             first = self.runs[self.live[0]]
-            return Batch.shared(first.batches.at(first.step))
-        last = {trial: self._own_batch(self.runs[trial]) for trial in self.live}
+            return [first.batches.at(first.step, number)]
+        last = {trial: self._own_slice(self.runs[trial], number) for trial in self.live}
         spare = last[self.live[0]]
-        return Batch.of_each([last.get(trial, spare) for trial in range(len(self.runs))])
+        return [last.get(trial, spare) for trial in range(len(self.runs))]
 
-    def _own_batch(self, run: TrialRun) -> Any:
-        return run.batch_at(min(run.step, len(run.rates) - 1))
+    def _own_slice(self, run: TrialRun, number: int) -> Any:
+        return run.slice_at(min(run.step, len(run.rates) - 1), number)
 
-    def _recorded(self, batch: Batch) -> tuple[Recording, DropoutNoise]:
+    def _recorded(self, batch: Batch, number: int = 0) -> tuple[Recording, DropoutNoise]:
+        """What a slice computes, and where its dropout comes from."""
         known = self._recordings.get(batch.signature)
         if known is None:
             if len(self._recordings) == MAX_RECORDINGS:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
-            recording = self._change(self._record(batch))
+            with updating(self.precision, self.setup.device):
+                recording = self._change(self._record(batch))
             if self.trained and recording.trained != self.trained:
                 raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
-            seeds = [run.trial.seed for run in self.runs]
-            noise = DropoutNoise(seeds, recording.sites, next(iter(self.model.parameters.values())))
-            known = self._recordings[batch.signature] = (recording, noise)
-        return known
+            known = self._recordings[batch.signature] = (recording, self._noise(recording))
+        if not number or self.setup.device.type != "cuda":
+            return known
+        key = batch.signature, number  # a graph reads the masks of all slices, so each has memory of its own
+        if key not in self._noises:
+            self._noises[key] = self._noise(known[0])
+        return known[0], self._noises[key]
+
+    def _noise(self, recording: Recording) -> DropoutNoise:
+        seeds = [run.trial.seed for run in self.runs]
+        return DropoutNoise(seeds, recording.sites, next(iter(self.model.parameters.values())))
 
     def _record(self, batch: Batch) -> Recording:
         """What the loss writes into is each trial's own; the loss of one trial alone shows nearly all of it."""
@@ -318,6 +414,18 @@ class Group:
         for batches in known.values():
             sharing = sum(run.batches is batches for run in self.runs)
             batches.shared_by(sharing, repeated=self._augmented and sharing > 1)
+
+
+def _added(one: list[torch.Tensor], other: list[torch.Tensor]) -> list[torch.Tensor]:
+    torch._foreach_add_(one, other)
+    return one
+
+
+def _alike(slices: Sequence[int]) -> int:
+    """The slices of the batches of all trials. Raises NotFusible where they differ."""
+    if len(set(slices)) > 1:
+        raise NotFusible(f"the batches of the trials have different numbers of slices: {sorted(set(slices))}")
+    return slices[0]
 
 
 def _mode(recording: Recording) -> AbstractContextManager[Any]:

@@ -18,10 +18,11 @@ from tuner.errors import NotFusible
 from tuner.fused import rules, rules_fast
 from tuner.fused.counting import check_evaluation
 from tuner.fused.group import Group
-from tuner.fused.obstacles import check_obstacles, other_bits, refusal
+from tuner.fused.obstacles import check_obstacles, check_scale, other_bits, refusal
 from tuner.fused.optimizers import cloned
 from tuner.fused.recording import Recording
 from tuner.fused.sharing import constants, tie
+from tuner.training.averages import Averages
 from tuner.training.copy_on_write import same_bits
 from tuner.training.numerics import wait_for
 from tuner.training.trial_run import TrialRun
@@ -84,7 +85,7 @@ def _trained_alone(run: TrialRun, updates: int) -> TrialRun:
 
 
 def _difference(fused: TrialRun, alone: TrialRun) -> str | None:
-    """Names of what is not the same bits: a loss, a gradient, a parameter or buffer, the optimizer's state."""
+    """Names of what is not the same bits: a loss, gradient, parameter, buffer, average, or the optimizer's state."""
     number = f"trial {fused.trial.number}"
     pairs = zip(fused.losses[-UPDATES:], alone.losses[-UPDATES:], strict=True)
     for mine, other in pairs:
@@ -93,9 +94,17 @@ def _difference(fused: TrialRun, alone: TrialRun) -> str | None:
     for mine, other in zip(fused.norms[-UPDATES:], alone.norms[-UPDATES:], strict=True):
         if not _same(mine, other):
             return f"{number}: the norm of the gradient, {float(mine)!r} instead of {float(other)!r}"
-    return _model_difference(number, fused.model, alone.model) or _optimizer_difference(
-        number, fused.optimizer, alone.optimizer
+    return (
+        _model_difference(number, fused.model, alone.model)
+        or _optimizer_difference(number, fused.optimizer, alone.optimizer)
+        or _average_difference(number, fused.averages, alone.averages)
     )
+
+
+def _average_difference(number: str, fused: Averages | None, alone: Averages | None) -> str | None:
+    mine = {} if fused is None else fused.state()
+    other = {} if alone is None else alone.state()
+    return next((f"{number}: the average of {name}" for name in mine if not _same(mine[name], other[name])), None)
 
 
 def _model_difference(number: str, fused: torch.nn.Module, alone: torch.nn.Module) -> str | None:
@@ -201,7 +210,8 @@ TIMED = 3  # steps
 def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
     """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
     try:
-        check_obstacles(runs[0].model)
+        check_scale(runs[0])
+        check_obstacles(runs[0].model, runs[0].setup.workload.loss)
         group = exact_group(runs) if runs[0].setup.profile == "exact" else _fast_group(runs, steps)
         check_evaluation(runs[0], group.read)
     except Exception as error:

@@ -67,10 +67,10 @@ class DropoutNoise:
         self._ones = [row[0].clone() for row in self._rows]
         self._words = [_room_for_words(row[0]) for row in self._rows]
 
-    def draw(self, steps: Sequence[int]) -> list[torch.Tensor]:
-        """The masks of this step, each trial at its own; the same memory at every call."""
+    def draw(self, steps: Sequence[int], part: int = 0) -> list[torch.Tensor]:
+        """The masks of slice `part` of this step, each trial at its own; the same memory at every call."""
         for trial, generator in enumerate(self.generators):
-            generator.manual_seed(draw_seed(Draws.LOSS, self.seeds[trial], steps[trial]))
+            generator.manual_seed(draw_seed(Draws.LOSS, self.seeds[trial], steps[trial], part))
             for site, rows, ones, words in zip(self.sites, self._rows, self._ones, self._words, strict=True):
                 rate = site.rates[trial]
                 if site.in_kernel and 0.0 < rate < 1.0:

@@ -26,6 +26,7 @@ from tuner.fused.trial_tensor import TrialTensor
 from tuner.training.containers import Form, taken_apart
 from tuner.training.copy_on_write import address, shown
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.precision import computing
 from tuner.training.python_state import changed
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trial_run import TrialRun
@@ -174,7 +175,8 @@ def written(run: TrialRun, batch: Any, names: Collection[str]) -> set[str]:
     workload, model = run.setup.workload, copied(run.model).train()
     places = {name: place for name, place in holders(model).items() if name in names}
     before = {name: shown(held[key]) for name, (held, key) in places.items()}
-    with callers_generators_restored(run.setup.device), left_as_it_was(workload), suppress(Exception):
+    computing_so = computing(run.rule.precision, run.setup.device)
+    with callers_generators_restored(run.setup.device), left_as_it_was(workload), suppress(Exception), computing_so:
         workload.loss(model, batch, run.point)  # an error shows when it is recorded
     return set(strayed(places, before, {name: address(one) for name, one in before.items()}))
 

@@ -85,7 +85,7 @@ def _imported(study: optuna.Study, trials: Sequence[FrozenTrial], terms: OptunaT
         _trial(declared, trial, space.point_values(trial), shift, _ended(trial, budget, shift)) for trial in finished
     ]
     _note_states(finished, made, notes)
-    declared = replace(declared, num_trials=len(made))
+    declared = replace(declared, num_trials=len(made), patience_steps=ours.patience_steps if ours else 0)
     return Imported(declared, tuple(made), tuple(notes), study.study_name)
 
 

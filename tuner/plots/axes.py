@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_results
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot
@@ -23,7 +23,7 @@ def axes_frame(frames: StudyFrames) -> pd.DataFrame:
     pruned trial the best value before it was stopped), state ("pruned" where a pruner stopped the trial), rank (1 is
     the best trial; <NA> where the trial is not complete).
     """
-    ranked = ranked_trials(frames)
+    ranked = ranked_results(frames)
     ranks = pd.Series(range(1, len(ranked) + 1), index=ranked["trial"], dtype="Int64")
     finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
     finished = pd.concat([finished, frames.pruned.assign(state="pruned")]).sort_values("trial")

@@ -21,13 +21,19 @@ CROWD = 60  # more trials than these get small marks and no connecting lines
 
 
 def best_steps_plot(
-    table: pd.DataFrame, *, max_train_steps: int, title: str = "Best steps", pruned: Sequence[float] = ()
+    table: pd.DataFrame,
+    *,
+    max_train_steps: int,
+    title: str = "Best steps",
+    pruned: Sequence[float] = (),
+    ended: str = "pruned",
 ) -> Figure:
     """`table`: the frame that `analysis.best_steps.best_steps_frame` returns, best trial first.
 
     Circles are best steps; a hollow circle is the last evaluation, so a longer run might have a later best step.
     Triangles are the first step within noise of the best value; the verdict depends on these. `pruned`: the fractions
-    of the budget at which a pruner stopped trials, drawn as hollow squares at the right; the verdict ignores them.
+    of the budget at which a pruner, or their patience (`ended` says which), stopped trials, drawn as hollow squares at
+    the right; the verdict ignores them.
     """
     figure = theme.new_figure(max(5.0, min(11.0, 3.0 + 0.28 * len(table))), 4.0, title)
     if table.empty:
@@ -55,7 +61,7 @@ def best_steps_plot(
     if len(pruned):
         width = max(1.0, 0.15 * len(table))
         axes.axvline(right, color=theme.GRAY, linewidth=0.8)
-        theme.pruned_marks(axes, right + width * np.linspace(0.1, 0.9, len(pruned)), sorted(pruned))
+        theme.pruned_marks(axes, right + width * np.linspace(0.1, 0.9, len(pruned)), sorted(pruned), label=ended)
         right += width
     axes.set_xlim(-0.6, right)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -79,13 +85,15 @@ def _bands(axes: Axes) -> None:
 def _draw(frames: StudyFrames) -> Drawn:
     table = best_steps_frame(frames)
     budget = frames.study.budget.max_train_steps
-    pruned = frames.pruned["steps"] / budget
+    early = frames.selectable[frames.stopped_early(frames.selectable)]
+    short, how = (early, "stopped early") if len(early) else (frames.pruned, "pruned")
+    shares = short["steps"] / budget
     title = f"Best steps of {frames.study.name}"
-    figure = best_steps_plot(table, max_train_steps=budget, title=title, pruned=pruned.tolist())
-    if table.empty or pruned.empty:
+    figure = best_steps_plot(table, max_train_steps=budget, title=title, pruned=shares.tolist(), ended=how)
+    if table.empty or short.empty:
         return figure, table
-    ended = frames.pruned[["trial", "best_value", "best_step"]].assign(fraction=pruned)
-    return figure, pd.concat([table.assign(state="complete"), ended.assign(state="pruned")], ignore_index=True)
+    ended = short[["trial", "best_value", "best_step"]].assign(fraction=shares)
+    return figure, pd.concat([table.assign(state="complete"), ended.assign(state=how)], ignore_index=True)
 
 
 BEST_STEPS = StudyPlot(
@@ -93,7 +101,7 @@ BEST_STEPS = StudyPlot(
     title="Best steps",
     caption="When each good trial was at its best, as a share of the budget. If all lie in the lower band, the budget "
     "is too long. If nearly all lie in the upper band, the budget may be too short (A13-A15).",
-    absent="No complete trial has a best step yet.",
+    absent="No trial that trained its whole budget has a best step yet.",
     place=10,
     draw=_draw,
     on_page=True,

@@ -18,7 +18,8 @@ def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the bes
     """One panel for each trial, best first, all on one scale.
 
     `table`: the frame that `analysis.trial_curves.top_curves_frame` returns. Rows with the split "pruned" are the
-    curves of pruned trials: thin lines behind each panel's curves that end in a hollow square.
+    curves of pruned trials: thin lines behind each panel's curves that end in a hollow square. Where the table has a
+    column `stopped`, the step at which a trial stopped early (<NA>: it did not), the panel says so.
     """
     pruned = table[table["split"] == "pruned"] if len(table) else table
     ranks = sorted(table["rank"].dropna().unique()) if len(table) else []
@@ -31,13 +32,18 @@ def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the bes
         _panel(axes, mine)
         theme.style(
             axes, x="step", y=str(mine["metric"].iloc[0]) if place == 0 else "",
-            title=f"trial {mine['trial'].iloc[0]} (rank {rank})",
+            title=f"trial {mine['trial'].iloc[0]} (rank {rank}){_stopped(mine)}",
         )  # fmt: skip
         axes.tick_params(labelleft=place == 0)
         if place == 0:
             value_scale(axes, table.loc[table["split"] != "pruned", "value"].to_numpy(dtype=np.float64))
     theme.legend_below(figure)
     return figure
+
+
+def _stopped(mine: pd.DataFrame) -> str:
+    """That the trial of a panel stopped early, for its title: where its curves end."""
+    return ", stopped early" if "stopped" in mine and mine["stopped"].notna().any() else ""
 
 
 def _row_of(figure: Figure, columns: int) -> list[Axes]:

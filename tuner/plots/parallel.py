@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tuner.analysis.ranges import unit_positions
-from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.study_frames import StudyFrames, ranked_results
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot
@@ -22,7 +22,7 @@ def parallel_frame(frames: StudyFrames) -> pd.DataFrame:
     Columns: rank, trial, best_value, hyperparameter, value, position (0 to 1; NaN where the trial lacks the
     hyperparameter), low and high (the text at positions 0 and 1).
     """
-    best = ranked_trials(frames).head(TOP)
+    best = ranked_results(frames).head(TOP)
     pruned = frames.pruned if len(best) else frames.pruned.head(0)
     ranks = pd.array([*range(1, len(best) + 1), *[None] * len(pruned)], "Int64")
     best = pd.concat([best, pruned], ignore_index=True) if len(pruned) else best

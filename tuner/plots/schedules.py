@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_results
 from tuner.budget.schedules import Schedule
 from tuner.design.names import Name
 from tuner.plots import theme
@@ -81,12 +81,18 @@ def _draw(rounds: Sequence[StudyFrames]) -> Drawn:
         return schedules_plot(table, title=title, reason=_unknown(rounds[-1])), table
     based: dict[str, tuple[Schedule, float]] = {}
     for frames in known:
-        for trial in ranked_trials(frames)["trial"].head(TOP if len(rounds) == 1 else 1):
+        for trial in ranked_results(frames)["trial"].head(TOP if len(rounds) == 1 else 1):
             if trial in frames.schedules:
                 base, study = base_rate(frames, trial), f"{frames.study.name} " if len(rounds) > 1 else ""
-                based[f"{study}trial {trial}: {base:.3g}"] = frames.schedules[trial], base
+                based[f"{study}trial {trial}: {base:.3g}{_stopped(frames, trial)}"] = frames.schedules[trial], base
     table = schedules_frame(based)
     return schedules_plot(table, title=title), table
+
+
+def _stopped(frames: StudyFrames, trial: int) -> str:
+    """Where the training ended that has this schedule, if that was early."""
+    row = frames.trials[(frames.trials["trial"] == trial) & frames.stopped_early()]
+    return f", stopped early at {int(row['steps'].iloc[0]):,}" if len(row) else ""
 
 
 def _follows(frames: StudyFrames) -> bool:

@@ -17,7 +17,9 @@ from tuner.records.checkpoint_records import (
 from tuner.records.numerics_record import Numerics
 from tuner.records.promises import MeasuredPromises, Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
+from tuner.records.step_memory import StepMemory
 from tuner.records.trial_records import (
+    STOPPED_EARLY,
     GroupRecord,
     Inherited,
     Measurement,
@@ -33,6 +35,7 @@ __all__ = [
     "FROZEN_FOLDER",
     "GROUP_FOLDER",
     "LOOP_FOLDER",
+    "STOPPED_EARLY",
     "BaseFile",
     "Checkpoint",
     "CheckpointKind",
@@ -49,6 +52,7 @@ __all__ = [
     "Promises",
     "Recorder",
     "State",
+    "StepMemory",
     "TrainingCurve",
     "TrialRecord",
     "TrialUpdate",

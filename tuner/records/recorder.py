@@ -7,6 +7,7 @@ from typing import Protocol
 from tuner.design.trial import Trial
 from tuner.records.checkpoint_records import Checkpoint
 from tuner.records.numerics_record import Numerics
+from tuner.records.step_memory import StepMemory
 from tuner.records.trial_records import NOT_INHERITED, GroupRecord, Inherited, Measurement, State
 
 
@@ -107,7 +108,10 @@ class Price:
 
     fetch_ms: to fetch and collate a batch in the process that trains; 0 of tensors in memory. loading_processes: how
     many made the batches while a step was timed. useful_processes: how many would hide the fetching, and have a core.
-    trainers: processes that would train at the same time.
+    trainers: processes that would train at the same time. precisions: names of precisions that are declared, each with
+    the steps a second of a trial in it as a multiple of those of the same trial in float32. memory: what the trial
+    takes while it trains; None where that was not measured. together: so many trials fit into the free memory as one stacked
+    model; 0 where that was not measured. compile_ms: to compile what the study gives to `torch.compile`, once a trial.
     """
 
     step_ms: float
@@ -118,3 +122,7 @@ class Price:
     loading_processes: int = 0
     useful_processes: int = 0
     trainers: int = 1
+    precisions: tuple[tuple[str, float], ...] = ()
+    memory: StepMemory | None = None
+    together: int = 0
+    compile_ms: float = 0.0

@@ -28,6 +28,9 @@ class State(StrEnum):
         return self not in (State.WAITING, State.RUNNING)
 
 
+STOPPED_EARLY = "stopped early"  # how the reason begins of a COMPLETE trial that patience ended before its budget
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One value of one metric ("validation/loss") after `step` updates. NaN and infinities are values too."""
@@ -145,6 +148,11 @@ class TrialRecord:
         if isinstance(self.trial, UnreadableTrial):
             raise StorageError(self.reason)
         return self.trial
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the trial is complete at fewer steps than its study has, because its metric improved no more."""
+        return self.state is State.COMPLETE and self.reason.startswith(STOPPED_EARLY)
 
     @property
     def exact(self) -> bool:

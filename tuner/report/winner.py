@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tuner.analysis.headline import Headline, fresh_medians, headline, relatives
-from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.study_frames import ranked_results
 from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
 from tuner.records import Checkpoint, TrialRecord
 from tuner.report.material import Material, StudyMaterial
@@ -67,7 +67,7 @@ def winner_of(material: Material) -> BestConfiguration | None:
 
     A control of a stage is never the result.
     """
-    study = next((study for study in reversed(material.main_rounds) if len(study.frames.complete)), None)
+    study = next((study for study in reversed(material.main_rounds) if len(study.frames.selectable)), None)
     if study is None:
         return None
     found = headline(study.frames, relatives(material.ledger, material.campaign, study.study))
@@ -75,7 +75,7 @@ def winner_of(material: Material) -> BestConfiguration | None:
 
 
 def _winner(material: Material, study: StudyMaterial, found: Headline) -> BestConfiguration:
-    ranked = ranked_trials(study.frames)
+    ranked = ranked_results(study.frames)
     best = ranked[ranked["trial"] == found.trial].iloc[0]
     record = material.record(study, found.trial)
     step = int(best["best_step"])
@@ -90,6 +90,7 @@ def _winner(material: Material, study: StudyMaterial, found: Headline) -> BestCo
         settings=_settings(study, record),
         doubts=(
             *_inexact(study, record),
+            *_stopped(study, record),
             *(_fresh_rivals(study, found, ranked) if found.fresh else _rivals(ranked)),
             *_unfinished(study),
             *better_elsewhere(material, study, found.selected_value),
@@ -101,6 +102,15 @@ def _inexact(study: StudyMaterial, record: TrialRecord) -> tuple[str, ...]:
     if record.exact:
         return ()
     return (f"It is not exact: it was {study.frames.promises.why_inexact}, so a replay may give other bits.",)
+
+
+def _stopped(study: StudyMaterial, record: TrialRecord) -> tuple[str, ...]:
+    if not record.stopped_early:
+        return ()
+    return (
+        f"It stopped early, at step {record.step:,} of {study.study.budget.max_train_steps:,} "
+        f"(patience_steps={study.study.patience_steps:,}): what more steps would have given is not known.",
+    )
 
 
 def _settings(study: StudyMaterial, record: TrialRecord) -> tuple[ShownValue, ...]:
@@ -177,7 +187,7 @@ def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> 
     found = []
     for other in material.rounds:
         comparable = other is not study and other.study.objective == objective
-        ranked = ranked_trials(other.frames) if comparable else pd.DataFrame()
+        ranked = ranked_results(other.frames) if comparable else pd.DataFrame()
         if len(ranked) and objective.better(float(ranked["best_value"].iloc[0]), value):
             selected = study.promoted and len(ranked) > 1
             scratch = ", trained from scratch," if other.study.start and not study.study.start else ""

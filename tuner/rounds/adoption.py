@@ -30,7 +30,15 @@ from tuner.rounds.promotion import chosen_trials
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
-_SHARED = ("objective", "optimizer", "batch_size", "augment", "fitted_when")  # what must be equal of both
+_SHARED = (
+    "objective",
+    "optimizer",
+    "batch_size",
+    "slices",
+    "slice_size",
+    "augment",
+    "fitted_when",
+)  # what must be equal of both
 MOST_REPLICATES = 1000
 
 
@@ -125,6 +133,7 @@ def _part(session: Session, sides: tuple[Side, Side], side: Side, name: str, num
         round=None,
         lineage=tuple((one.row.study.name, str(one.record.number)) for one in sides),
         scientific=(),
+        patience_steps=0,
     )
     trials = [_replicate(study, number, sides[0 if is_candidate(number) else 1]) for number in numbers]
     return Contest(study, tuple(trials))

@@ -40,7 +40,9 @@ def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[st
     workload, own = campaign.workload, isinstance(campaign.workload, OwnLoop)
     declared = {"batch_size": str(workload.batch_size)} if workload.batch_size else {}
     declared |= {} if own else {"optimizer": str(campaign.optimizer)}
-    declared |= {name: str(value) for name, value in words_of_updates(campaign).items() if value not in ("", 0, 1)}
+    words = words_of_updates(campaign)
+    words.pop("slice_size", None)  # a campaign keeps it, whatever is computed at a time today
+    declared |= {name: str(value) for name, value in words.items() if value not in ("", 0, 1)}
     if loaded.inherited is not None:
         declared["start"] = loaded.inherited.identity
     if not campaign.schedule_family.kind.unknown:

@@ -153,6 +153,7 @@ def _study(row: StudyRow, record: TrialRecord, budget: StepBudget, num_seeds: in
         round=None,
         lineage=((row.study.name, f"trial {record.number}"),),
         scientific=(),
+        patience_steps=0,
     )
 
 

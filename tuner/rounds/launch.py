@@ -23,6 +23,7 @@ from tuner.design.identity import Identity
 from tuner.design.stages import named_in
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.workload import Workload
 from tuner.errors import StorageError, StudyChanged, TrialsFailed
 from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
@@ -111,9 +112,24 @@ class Plan:
         return len(self.trials) * self.study.budget.max_train_steps - self.saved_steps
 
     @property
+    def at_most(self) -> str:
+        """That its trials may stop early, so that its steps and its time are limits; "" where they train all steps."""
+        if not self.study.patience_steps:
+            return ""
+        return (
+            f"{self.study.name}: steps and time are at most these: a trial stops early where its metric has not "
+            f"improved for {self.study.patience_steps:,} steps"
+        )
+
+    @property
     def seconds(self) -> float:
-        """Estimated time of all trials, one after the other, evaluations included."""
-        return self.steps * self.price.step_ms / 1e3 + self.evaluation_seconds
+        """Estimated time of all trials, one after the other, evaluations and compiling included."""
+        return self.steps * self.price.step_ms / 1e3 + self.evaluation_seconds + self.compile_seconds
+
+    @property
+    def compile_seconds(self) -> float:
+        """Estimated time in which `torch.compile` compiles, once a trial."""
+        return len(self.trials) * self.price.compile_ms / 1e3
 
     @property
     def evaluation_seconds(self) -> float:
@@ -164,7 +180,7 @@ def refuse_all_failed(session: Session, row: StudyRow) -> None:
 
 def plan_study(session: Session, study: Study, trials: Sequence[Trial]) -> Plan:
     """Check the workload by a whole update and measure the price of the trials that are left. Writes nothing."""
-    study = replace(study, num_examples=session.loaded.num_examples)
+    study = _as_kept(session, study)
     inspection = check_study(session, study, trials, DRY_LOOK_SECONDS, price=True)
     started = started_study(session, study.name)
     known = session.ledger.trials(started.study_id) if started else ()
@@ -191,7 +207,7 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     budget_origin: where the budget of the study comes from. budget_source: the study from whose results it was chosen.
     Both are kept at the first start of the study, with what they were chosen under.
     """
-    study = replace(study, num_examples=session.loaded.num_examples)
+    study = _as_kept(session, study)
     started = started_study(session, study.name)
     finite: tuple[FiniteValidation, ...] = ()
     if started is None or retry_failed or not _is_trained(session, started, study):
@@ -224,6 +240,25 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     if second_try:
         _try_again(session, row)
     return row
+
+
+def _as_kept(session: Session, study: Study) -> Study:
+    """A study with the examples of its data, and with slices of the size with which its campaign began."""
+    return with_kept_slices(session, replace(study, num_examples=session.loaded.num_examples))
+
+
+def with_kept_slices(session: Session, study: Study) -> Study:
+    """A study with slices of the size with which its campaign began, where its class does not say their number.
+
+    What is computed at a time may be another than when it began, on another machine.
+    """
+    workload = session.campaign.workload
+    if not isinstance(workload, Workload) or workload.slices is not None:
+        return study
+    if session.name not in session.ledger.campaigns():
+        return study
+    first = next((row.study for row in session.ledger.studies(session.name) if not row.study.source), None)
+    return study if first is None else replace(study, slice_size=first.slice_size)
 
 
 def _kept_start(session: Session, study: Study, started: StudyRow | None) -> tuple[StageStart, ...]:
@@ -325,6 +360,7 @@ def check_study(
     Validation data that were looked at for an earlier study of the campaign count as finite and are not looked at
     again; a look that would take more than `look_seconds` is only priced.
     """
+    study = with_kept_slices(session, study)
     _recall_promises(session, study)
     known = _known_to_be_finite(session, study)
     seconds = None if known else look_seconds

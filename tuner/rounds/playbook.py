@@ -255,7 +255,7 @@ class Playbook:
     def _announce(self, number: int, prepared: Prepared) -> None:
         study = prepared.study
         self.tell(
-            f"round {number}: {study.goal} - {len(prepared.trials)} trials of {study.length_in_words} "
+            f"round {number}: {study.goal} - {len(prepared.trials)} trials of {study.trains_in_words} "
             f"({prepared.budget.origin.sentence})"
         )
         for warning in prepared.warnings:

@@ -11,9 +11,10 @@ from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Choice, Domain, Range
-from tuner.design.names import Name
+from tuner.design.names import EMA_STEPS, Name
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.update_words import values_of
 from tuner.errors import DeclarationError
 from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
 from tuner.records.conclusions import RegimeVerdict
@@ -28,6 +29,7 @@ from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths
 from tuner.storage.studies import StudyRow
 
 WIDE_OPEN = 4.0  # [P]; times its smallest value the largest one is, of an alpha and a rate that are both searched
+LONG_AVERAGE = 0.10  # [P] of the steps; above it an average shows in most of a training where the weights have been
 LONG_WARMUP = 0.10  # of the steps; a longer warmup is warned about (C9)
 
 
@@ -69,7 +71,7 @@ def prepared_round(
         study, unequal = as_compared(session, study) if control else (study, ())
         warnings = (
             *(*stale, *grown, *unequal, *role_warnings(study)),
-            *(*_too_few_to_answer(study), *_long_warmup(study), *_coupled_alpha(study)),
+            *(*_too_few_to_answer(study), *_long_warmup(study), *_long_averages(study), *_coupled_alpha(study)),
         )
         return Prepared(_with_examples(session, study), planned_trials(study), budget, warnings)
     if num_trials is not None:
@@ -78,7 +80,7 @@ def prepared_round(
             "say; give --trials to the round that searches"
         )
     promoted = promotion(session, number, budget.steps, carry_over=regime == "compute_bound")
-    warnings = (*stale, *promoted.warnings, *_long_warmup(promoted.study))
+    warnings = (*stale, *promoted.warnings, *_long_warmup(promoted.study), *_long_averages(promoted.study))
     return Prepared(_with_examples(session, promoted.study), promoted.trials, budget, warnings)
 
 
@@ -89,6 +91,20 @@ def _long_warmup(study: Study) -> Iterator[str]:
         yield (
             f"the warmup of {study.warmup_steps:,} steps is {share:.0%} of {study.name}; above {LONG_WARMUP:.0%} "
             "little is trained at the full rate: shorten it, or train longer where training is unstable without (C9)"
+        )
+
+
+def _long_averages(study: Study) -> Iterator[str]:
+    """A warning where averages of the weights reach over much of the training, at any value of a space."""
+    declared = [(study.ema_steps,), *(values_of(h.domain) for h in study.hyperparameters if h.short_name == EMA_STEPS)]
+    declared += [(constant.value,) for name, constant in study.fixed if Name.of(name).short == EMA_STEPS]
+    steps = max((one for values in declared for one in values if isinstance(one, int)), default=0)
+    share = steps / study.budget.max_train_steps
+    if share > LONG_AVERAGE:
+        yield (
+            f"ema_steps of {steps:,} is {share:.0%} of the {study.budget.max_train_steps:,} steps of {study.name}; "
+            f"above {LONG_AVERAGE:.0%} curves show for long where the weights have been, and best steps come late: "
+            f"average over at most {max(1, int(LONG_AVERAGE * study.budget.max_train_steps)):,} steps, or train longer"
         )
 
 

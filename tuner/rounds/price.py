@@ -144,7 +144,8 @@ def _promoting(session: Session, number: int, steps: int | None, before: tuple[T
     if steps is None and known_regime(session) == "compute_bound":
         budget = compute_bound_lengths(session.campaign)[number - 1]
     first = study_of_round(session.campaign, 1, budget)
-    study = replace(first, name=round_name(number), num_trials=most_promoted(declared))
+    patience = declared.patience_steps or 0
+    study = replace(first, name=round_name(number), num_trials=most_promoted(declared), patience_steps=patience)
     plan = plan_study(session, study, planned_trials(study))
     shares = session.loaded.promises(study).prefixes
     if known_regime(session) != "compute_bound" or declared.transfer == "retune" or not shares:

@@ -17,6 +17,7 @@ from tuner.budget.transfer import lengthened, transfer_report, trunk_steps
 from tuner.design.hyperparameters import Choice
 from tuner.design.narrowing import CONFIRMED, TUNED_AGAIN, narrowed_space
 from tuner.design.origin import Origin, Seeds, promoted_from
+from tuner.design.patience import check_distance
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.round import Round
@@ -83,9 +84,11 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         batch_size=session.campaign.workload.batch_size,
         schedule=session.campaign.schedule_family,
         warmup_steps=session.campaign.warmup_steps,
+        ema_steps=session.campaign.ema_steps or 0,
         round=number,
         seed=derived_seed("study", session.campaign.seed, round_name(number)),
         lineage=tuple((round_name(before), f"trial {record.number}") for record in chosen),
+        patience_steps=declared.patience_steps or 0,
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
     shares = _shares_steps(session, study)
@@ -104,6 +107,8 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     warnings += () if follows or declared.transfer is None else (_told_nothing_carried(session, declared.transfer),)
     if no_repeats and any(parent.has_trunk and parent.repeats for parent in parents):
         warnings += (_told_fresh(study.name, round_name(before)),)
+    check_distance(study.budget.evaluate_every, study.patience_steps, f"round {number}")
+    warnings += tuple(_about_patience(study, trials))
     warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
 
@@ -112,6 +117,22 @@ def _shares_steps(session: Session, study: Study) -> bool:
     """Whether trials may go on from the steps of others; of a round of a loop that was started: whether they did."""
     started = session.loaded.trains_itself and started_study(session, study.name) is not None
     return _repeated_seeds(session, study.name) if started else known_promises(session, study).prefixes
+
+
+def _about_patience(study: Study, trials: Sequence[Trial]) -> Iterator[str]:
+    """Warnings about a patience that stops no trial, or that stops trials before their rate has decayed."""
+    patience, steps = study.patience_steps, study.budget.max_train_steps
+    if not patience:
+        return
+    if patience >= steps:
+        yield f"patience_steps={patience:,} stops no trial of {study.name}, which trains {steps:,} steps"
+    decays = [trial.schedule.decay_start for trial in trials if trial.schedule.decay_start is not None]
+    if decays and patience <= max(decays) - study.warmup_steps:
+        yield (
+            f"patience_steps={patience:,} may stop trials of {study.name} while their learning rate is still constant, "
+            f"which it is for {max(decays):,} steps: a curve is often flat there, and much of the gain comes with the "
+            "decay after it; give a larger patience_steps, or none"
+        )
 
 
 def _stays(study: Study, chosen: list[int], best: list[int]) -> tuple[str, ...]:

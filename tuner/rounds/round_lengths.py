@@ -151,7 +151,8 @@ FEWEST_SEARCHED = 10  # [P] points below which a search tells little (B19, B21)
 class PlannedRound:
     """A round before it is trained. relevance: its length as a share of the production length (A29).
 
-    control: what a control of a stage declares besides its trials, as it is written; "" of other rounds.
+    control: what a control of a stage declares besides its trials, as it is written; "" of other rounds. patience:
+    after so many steps without an improvement a trial stops early, so that `steps` is a limit; 0: never.
     """
 
     number: int
@@ -162,6 +163,7 @@ class PlannedRound:
     arms: int
     relevance: float
     control: str = ""
+    patience: int = 0
 
     @property
     def trials(self) -> int:
@@ -219,7 +221,8 @@ def _growing_rounds(campaign: Campaign, total_steps: int, count: int | None) -> 
     for number, (trials, steps) in enumerate(zip([*counts[1:], finals], lengths[1:], strict=False), 2):
         promoted, fresh = _split(trials)
         planned.append(PlannedRound(number, steps, 0, promoted, fresh, 0, steps / production))
-    return tuple(planned)
+    final = planned[-1]
+    return (*planned[:-1], replace(final, patience=(last.patience_steps or 0) if final.promoted else 0))
 
 
 def rounds_of_one_length(
@@ -262,6 +265,7 @@ def _equal_rounds(campaign: Campaign, steps: int, total_steps: int, count: int |
 def declaration_words(planned: PlannedRound, *, length: bool = True) -> str:
     """What to write in the study file for a round; without its `length` where the sweep finds that."""
     trials = f"promote={planned.promoted}, fresh={planned.fresh}" if planned.promoted else f"trials={planned.searched}"
+    trials += f", patience_steps={planned.patience}" if planned.patience else ""
     if planned.control:
         return f"{trials}, {planned.control}"
     return f"{trials}, max_train_steps={planned.max_train_steps}" if length else trials
@@ -272,7 +276,10 @@ def _declared(number: int, declared: Round, steps: int, production: int) -> Plan
     searched, promoted = declared.trials or 0, declared.promote or 0
     control = "" if declared.start is None else f'start="{declared.start}"'
     control += "" if declared.total is None else f', total="{declared.total}"'
-    return PlannedRound(number, steps, searched, promoted, declared.num_fresh, arms, steps / production, control)
+    return PlannedRound(
+        number, steps, searched, promoted, declared.num_fresh, arms, steps / production, control,
+        declared.patience_steps or 0,
+    )  # fmt: skip
 
 
 def _split(trials: int) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign, Sweep
 from tuner.design.hyperparameters import Condition, Constant, Hyperparameter, Range, Value
-from tuner.design.names import Name
+from tuner.design.names import EMA_STEPS, Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.own_loop import OwnLoop
 from tuner.design.points import Point
@@ -96,7 +96,11 @@ class SweepPlan:
         return budget
 
     def study(self, name: str, budget: StepBudget, num_trials: int) -> Study:
-        """A study of constant rates, without augmentation."""
+        """A study of constant rates, without augmentation, and of the weights themselves.
+
+        Averages of them would not train faster: they come some `ema_steps` later to where the weights are already, and
+        the sweep asks how many steps the training needs.
+        """
         rates = Range(self.rates[0], self.rates[-1], log=True)
         return Study(
             name=name,
@@ -116,7 +120,7 @@ class SweepPlan:
             keep_best=1,
             augment=False,
             lineage=(("sweep", self.digest),),
-            **words_of_updates(self.campaign),
+            **words_of_updates(self.campaign) | {EMA_STEPS: 0},
         )
 
     def trials(self, study: Study, rates: tuple[float, ...]) -> tuple[Trial, ...]:
@@ -151,6 +155,8 @@ def sweep_plan(campaign: Campaign, sweep: Sweep) -> SweepPlan:
     chosen = _chosen_by_loop(space, sweep.values) if isinstance(campaign.workload, OwnLoop) else {}
     optimizer = chosen.get("optimizer") or sweep.optimizer or campaign.optimizer
     values = chosen | sweep_values(space, str(optimizer or ""), sweep.values)
+    if not isinstance(campaign.workload, OwnLoop) and EMA_STEPS not in sweep.values:
+        values.pop(EMA_STEPS, None)
     return SweepPlan(campaign, sweep, tuple(values.items()))
 
 

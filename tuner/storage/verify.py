@@ -15,6 +15,7 @@ from pathlib import Path
 from tuner.design.hyperparameters import Choice, Domain, Range, Value
 from tuner.design.identity import was_told
 from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM, STEP_LOSS, STEP_NORM
+from tuner.design.patience import stopping_step
 from tuner.design.study import Study
 from tuner.errors import StorageError
 from tuner.records import GROUP_FOLDER, LOOP_FOLDER, BaseFile, Checkpoint, State, TrialRecord
@@ -64,8 +65,10 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
         found += _state_problems(row.study, record, thinned)
         found += [Problem(record.number, "declaration", text) for text in declaration_problems(row.study, record)]
         found += _curve_problems(row.study, record, curve)
+        selecting = curve.get(row.study.objective.metric, [])
+        found += _stopping_problems(row.study, record, selecting)
         if not thinned:
-            found += _best_problems(row.study, record, curve.get(row.study.objective.metric, []))
+            found += _best_problems(row.study, record, selecting)
         for kept in record.checkpoints:
             whose = f"{kept.kind} checkpoint"
             found += [Problem(record.number, "file", text) for text in _file_problems(root, kept, whose, digests)]
@@ -165,7 +168,7 @@ def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterato
         yield Problem(record.number, "state", f"is {record.state.value} and does not say why")
     if record.state is not State.COMPLETE or study.source:
         return
-    if record.step != study.budget.max_train_steps:
+    if record.step != study.budget.max_train_steps and not record.stopped_early:
         yield Problem(
             record.number, "state", f"complete at step {record.step}, and the budget is {study.budget.max_train_steps}"
         )
@@ -215,6 +218,16 @@ def _best_problems(study: Study, record: TrialRecord, measured: Points) -> Itera
         told = ", ".join(f"{value} at step {step}" for step, value in kept) or "none"
         text = f"the curve is best at step {best[0]} with {best[1]}, and the best checkpoints are {told}"
         yield Problem(record.number, "best", text)
+
+
+def _stopping_problems(study: Study, record: TrialRecord, measured: Points) -> Iterator[Problem]:
+    """A trial of a study with early stopping ended where its curve says, and no other trial ended before its budget."""
+    if record.state is not State.COMPLETE or study.source or not (study.patience_steps or record.stopped_early):
+        return
+    due = stopping_step(measured, study.objective, study.patience_steps) or study.budget.max_train_steps
+    if min(due, study.budget.max_train_steps) != record.step:
+        words = f"patience_steps={study.patience_steps} ends its curve at step {due}"
+        yield Problem(record.number, "state", f"complete at step {record.step}, and {words}")
 
 
 def _base_problems(records: Sequence[TrialRecord], root: Path, digests: dict[Path, str]) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tuner.design.trial import Trial
 from tuner.records import Promises, Recorder
+from tuner.training.compiled import start_afresh
 from tuner.training.determinism import settle_determinism
 from tuner.training.engine import Asked, Inspection, Measured, OnStep
 from tuner.training.inspection import inspected
@@ -42,6 +43,8 @@ class Alone:
     def trainee(self, trial: Trial) -> TrialRun:
         """The trial before its first step, with digests of its initial weights and its first loss."""
         run = TrialRun(self.setup, trial)
+        if run.compiler:
+            start_afresh()
         run.note_initial()
         return run
 

@@ -210,11 +210,14 @@ class Split:
 class TrainingBatches:
     """The training batch of any step: a function of (data_seed, step) alone; see `Order`.
 
+    slices: the equal parts that each batch is cut into, in order. Each is fetched and collated for itself, as if it
+    were a batch; with one slice it is the batch.
+
     Each epoch has its own random numbers for each example of a dataset. A dataset leaves the global generators
     anywhere.
     """
 
-    def __init__(self, split: Split, batch_size: int, data_seed: int) -> None:
+    def __init__(self, split: Split, batch_size: int, data_seed: int, slices: int = 1) -> None:
         if batch_size > split.up_to(batch_size):
             raise WorkloadError(
                 f"batch_size {batch_size} is larger than the {split.name} split of {split.num_examples} examples; "
@@ -222,10 +225,12 @@ class TrainingBatches:
             )
         self.split = split
         self.batch_size = batch_size
+        self.slices = slices
+        self.slice_size = batch_size // slices
         self.data_seed = data_seed
         self.order = Order(split.indexed, batch_size, data_seed, split.lengths)
         self._reader = split.reader()
-        self._readers = Readers(lambda step: split.ahead(map(self.order.wanted, itertools.count(step))))
+        self._readers = Readers(lambda place: split.ahead(itertools.starmap(self.wanted, self._places(place))))
         self._epoch = -1
         self._ordered: tuple[torch.Tensor, ...] | None = None
 
@@ -234,15 +239,24 @@ class TrainingBatches:
         """Whether all batches are tuples of tensors of one form; a dataset's may be anything."""
         return self.split.tensors is not None
 
-    def at(self, step: int) -> Any:
-        """The batch of update number `step`."""
+    def at(self, step: int, part: int = 0) -> Any:
+        """Slice `part` (from 0) of the batch of update number `step`."""
         epoch, position = self.order.place(step)
         if epoch != self._epoch:
             self._open_epoch(epoch)
         if self._ordered is None:
-            return self._of_dataset(step)
-        start = position * self.batch_size
-        return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
+            return self._of_dataset(step, part)
+        start = position * self.batch_size + part * self.slice_size
+        return tuple(tensor[start : start + self.slice_size] for tensor in self._ordered)
+
+    def wanted(self, step: int, part: int = 0) -> Wanted:
+        """Indices (int64 [slice_size]) and seed of a slice, as `Split.take` has them."""
+        indices, seed = self.order.wanted(step)
+        return indices[part * self.slice_size : (part + 1) * self.slice_size], seed
+
+    def _places(self, place: int) -> Iterator[tuple[int, int]]:
+        """Step and part of each slice from number `place` of the whole training on."""
+        return (divmod(each, self.slices) for each in itertools.count(place))
 
     def shared_by(self, trials: int, *, repeated: bool) -> None:
         """So many trials take these batches. repeated: each of them takes the batch of a step for itself."""
@@ -252,18 +266,18 @@ class TrainingBatches:
         """The trials go on elsewhere: what is loaded ahead is dropped."""
         self._readers.forget()
 
-    def _of_dataset(self, step: int) -> Any:
+    def _of_dataset(self, step: int, part: int) -> Any:
         split, loading = self.split, self.split.loading
         if loading.count:
-            batch = self._readers.take(step, loading.session)
+            batch = self._readers.take(step * self.slices + part, loading.session)
             if batch is not ABSENT:
                 return moved(batch, split.device)
-        fetch = partial(self._reader.take, *self.order.wanted(step), undisturbed=False)
+        fetch = partial(self._reader.take, *self.wanted(step, part), undisturbed=False)
         return loading.fetched_here(fetch)
 
-    def fetched(self, step: int) -> Any:
-        """The batch of a step, read from the split again."""
-        return self.split.take(*self.order.wanted(step))
+    def fetched(self, step: int, part: int = 0) -> Any:
+        """A slice of the batch of a step, read from the split again."""
+        return self.split.take(*self.wanted(step, part))
 
     def _open_epoch(self, epoch: int) -> None:
         self._epoch = epoch

@@ -65,6 +65,12 @@ def snapshot(model: torch.nn.Module, into: dict[str, torch.Tensor] | None = None
     return copied(own, room) | fixed
 
 
+def snapshot_bytes(model: torch.nn.Module) -> int:
+    """The memory of a copy of the model's state dict, without what is frozen."""
+    frozen = frozen_in(model)
+    return sum(tensor.nbytes for name, tensor in state_dict_of(model).items() if name not in frozen)
+
+
 def copied(state: dict[str, torch.Tensor], into: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """A copy of weights, into the memory of an older copy where that fits."""
     if into is None or _forms(into) != _forms(state):

@@ -102,6 +102,7 @@ def _update(run: TrialRun, acting: int | None) -> _Update:
     with looking_at_captions(acting) as look:
         batch = _augmented(run)
         seed_global_generators(_SEED, run.setup.device)
+        # In float32 whatever the precision of the trial: what is rounded more is less alike.
         loss = run.setup.workload.loss(model, batch, run.point)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)

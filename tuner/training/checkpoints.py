@@ -7,6 +7,7 @@ with `weights_only=True`: no code ever comes out of a checkpoint.
 
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -145,14 +146,20 @@ def state_in(content: bytes) -> dict[str, Any]:
 
 
 def weights_as_file(
-    weights: Mapping[str, torch.Tensor], left_out: Collection[str] = (), frozen: Collection[str] = ()
+    weights: Mapping[str, torch.Tensor],
+    left_out: Collection[str] = (),
+    frozen: Collection[str] = (),
+    about: Mapping[str, str] | None = None,
 ) -> bytes:
     """Weights in the format of safetensors, with the names of what was left out, and of what is frozen, in its header.
+
+    `about`: what else the header says.
 
     Raises what safetensors raises for a tensor that it cannot hold.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
-    return safetensors.torch.save(tensors, metadata=header_of(left_out, frozen))
+    header = {**(header_of(left_out, frozen) or {}), **(about or {})}
+    return safetensors.torch.save(tensors, metadata=header or None)
 
 
 def weights_in(content: bytes) -> dict[str, torch.Tensor]:
@@ -194,17 +201,35 @@ def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported
     return write_weights_to(weights, target)
 
 
-def write_weights_to(weights: Mapping[str, torch.Tensor], target: Path) -> ExportedWeights:
-    """Write weights to a safetensors file, and what such a file cannot hold next to it."""
+def write_weights_to(
+    weights: Mapping[str, torch.Tensor], target: Path, about: Mapping[str, str] | None = None
+) -> ExportedWeights:
+    """Write weights to a safetensors file, and what such a file cannot hold next to it. `about`: for its header."""
     make_private_folder(target.parent)
     others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
     weights = {name: one for name, one in weights.items() if name not in others}
-    target.write_bytes(weights_as_file(weights))
+    target.write_bytes(weights_as_file(weights, about=about))
     if not others:
         return ExportedWeights(target, weights)
     beside = target.with_name(f"{target.stem}.extra_state.pt")
     torch.save(others, beside)
     return ExportedWeights(target, weights, beside)
+
+
+def note_in_header(exported: Path, notes: Mapping[str, str]) -> None:
+    """Add to the metadata of an exported safetensors file, or of those in an exported folder; tensors stay as they are.
+
+    notes: what to know of these weights that they do not show, like {"stopped_early": "at step 300 ..."}.
+    """
+    files = sorted(exported.glob("*.safetensors")) if exported.is_dir() else [exported]
+    for file in files if notes else ():
+        content = file.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        header["__metadata__"] = {**header.get("__metadata__", {}), **notes}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # the format wants the tensors to begin at a multiple of 8 bytes
+        file.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> ExportedWeights:

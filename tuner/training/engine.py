@@ -93,6 +93,13 @@ class Trainee(Protocol):
         """What the present state is a function of; None where no other trial may start from it."""
         ...
 
+    def out_of_memory(self) -> str:
+        """Once memory has ended: what an update needs and what would fit, for a person; "" where that is not known.
+
+        The trainee trains no more after it.
+        """
+        ...
+
 
 class Cohort(Protocol):
     """Trainees that advance together. A trial that trains alone is a cohort of one."""

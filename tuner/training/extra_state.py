@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tuner.training.compiled import without_compiler
 from tuner.training.copy_on_write import same_bits
 
 _ZIP = b"PK\x03\x04"  # how the bytes of torch.save begin
@@ -58,8 +59,11 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 def state_dict_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A model's state dict as tensors that safetensors can hold; what is none of them as bytes."""
-    return {name: _plain(value) for name, value in model.state_dict().items()}
+    """A model's state dict as tensors that safetensors can hold; what is none of them as bytes.
+
+    A model that `torch.compile` made has the names of the model that it was made of.
+    """
+    return {without_compiler(name): _plain(value) for name, value in model.state_dict().items()}
 
 
 def _plain(value: object) -> torch.Tensor:
@@ -69,14 +73,21 @@ def _plain(value: object) -> torch.Tensor:
 
 
 def frozen_in(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters of a model that are not trained, as they are, by all of their names."""
+    """The parameters of a model that are not trained, as they are, by all of their names in `state_dict_of`."""
+    return {without_compiler(name): one for name, one in frozen_parameters(model).items()}
+
+
+def frozen_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The same by the names that the model itself has for them."""
     named = model.named_parameters(remove_duplicate=False)
     return {name: one.detach() for name, one in named if not one.requires_grad}
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
     """Put the weights of a best checkpoint into a model that was built as the one they are of."""
-    model.load_state_dict({name: value_of(tensor, device) for name, tensor in weights.items()})
+    own = {without_compiler(name): name for name in model.state_dict()}
+    named = {own.get(without_compiler(name), name): tensor for name, tensor in weights.items()}
+    model.load_state_dict({name: value_of(tensor, device) for name, tensor in named.items()})
 
 
 def extra_state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:

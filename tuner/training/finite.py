@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 
 import torch
 
@@ -17,6 +18,7 @@ from tuner.training.batches import Split
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.evaluation import Tally, checked_metrics, tallied
 from tuner.training.models import build_model
+from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import spoiled_examples, spoiled_in
@@ -40,7 +42,8 @@ def check_validation(setup: TrainingSetup, trial: Trial, most_seconds: float | N
         model = build_model(setup, trial).eval()
         seed_global_generators(draw_seed(Draws.EVALUATION, trial.seed, 0), setup.device)
         tally = Tally(setup.workload, split)
-        with torch.no_grad(), stage(f"{name}.metrics"):
+        in_precision = partial(computing, setup.precision_of(trial), setup.device)
+        with torch.no_grad(), in_precision(), stage(f"{name}.metrics"):
             bad, nan = _not_finite(setup, model, tally, most_seconds)
         if bad is None:
             return False
@@ -48,7 +51,7 @@ def check_validation(setup: TrainingSetup, trial: Trial, most_seconds: float | N
         criterion = setup.study.fitted_when
         if criterion is not None and _fits_by_split(setup, tally):
             size = setup.evaluation_batch_size
-            with stage(f"{name}.metrics"):
+            with in_precision(), stage(f"{name}.metrics"):
                 fitted = tallied(setup.workload, model, setup.data.training_sample, batch_size=size)
             _check_split_metrics(setup, fitted, criterion.measured)
     if bad:
@@ -187,7 +190,8 @@ def warn_of_training(setup: TrainingSetup, trial: Trial) -> None:
         others = torch.arange(setup.data.training.up_to(run.batches.batch_size))
         batch = setup.data.training.take(torch.cat([torch.tensor([found.first]), others[others != found.first]]))
         seed_global_generators(draw_seed(Draws.LOSS, trial.seed, 0), setup.device)
-        loss = setup.workload.loss(run.model.train(), batch, run.point)
+        with computing(run.rule.precision, setup.device):
+            loss = setup.workload.loss(run.model.train(), batch, run.point)
     if torch.isfinite(loss):
         return
     logger.warning(

@@ -24,6 +24,7 @@ from tuner.training.first_loss import first_loss
 from tuner.training.groups import trained_groups
 from tuner.training.models import initial_weights, model_at, shown_point
 from tuner.training.numerics import numerics_of_weights
+from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.unread import Noting
@@ -75,7 +76,7 @@ def first_look(
                 loss = _first_loss(setup, model, point)
                 found[-1] = replace(found[-1], loss=loss, loss_under=setup.numerics.text)
                 if not tried:
-                    _evaluated(setup, model)
+                    _evaluated(setup, model, point)
     return tuple(found)
 
 
@@ -118,14 +119,16 @@ def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str
         batch = setup.data.training.first(setup.study.batch_size)
         if setup.study.augment and workload.augments:
             batch = workload.augment(batch, shown, torch.Generator(device).manual_seed(0))
-        found.add(first_loss(workload, model, batch, shown, _SEED, device))
+        with computing(setup.study.precision_of(Point.of(point)), device):
+            found.add(first_loss(workload, model, batch, shown, _SEED, device))
     return found.pop() if len(found) == 1 else ""
 
 
-def _evaluated(setup: TrainingSetup, model: torch.nn.Module) -> None:
+def _evaluated(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str, Value]) -> None:
     split, workload = setup.data.validation, setup.workload
     tally = Tally(workload, split)
     batch, count = split.some(2 if tally.gathered is None else setup.study.batch_size)
-    with torch.no_grad():
+    with torch.no_grad(), computing(setup.study.precision_of(Point.of(point)), setup.device):
         tally.add(workload.metrics(model.eval(), batch), count)
+    with torch.no_grad():
         tally.of_split()

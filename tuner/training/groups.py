@@ -15,6 +15,7 @@ from tuner.design.parameter_groups import OTHERS, NamedGroup, NamedParameter, Wo
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.records import GroupRecord
+from tuner.training.compiled import without_compiler
 from tuner.training.endings import first_line
 
 _KEYS = ("params", "rate", "decay")
@@ -80,6 +81,7 @@ def difference_of_groups(before: Sequence[Sequence[Any]], now: Sequence[Sequence
     if len(before) != len(now):
         return f"{len(before)} groups then, {len(now)} now"
     for (rate, decay, names), (rate_now, decay_now, names_now) in zip(before, now, strict=True):
+        names = [without_compiler(name) for name in names]  # older versions kept what torch.compile adds
         if list(names) != list(names_now):
             moved = sorted(set(names) ^ set(names_now)) or names
             return f"{moved[0]} is in another group"
@@ -96,7 +98,7 @@ def _parameters_of(model: torch.nn.Module) -> Found:
     names: dict[int, list[str]] = {}
     parameters: dict[int, torch.nn.Parameter] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+        names.setdefault(id(parameter), []).append(without_compiler(name))
         parameters[id(parameter)] = parameter
     return [(one, NamedParameter(tuple(names[key]), one.dim(), one.requires_grad)) for key, one in parameters.items()]
 

@@ -25,6 +25,7 @@ from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.training.carrying import Weights, carry, missing, no_match, parts_of, renamed, tied_names
 from tuner.training.checkpoints import DigestingFile, is_inside, sync_folder, weights_as_file, weights_in, write_durably
+from tuner.training.compiled import without_compiler
 from tuner.training.extra_state import SUFFIX, as_bytes, dense, is_plain, state_dict_of
 from tuner.training.randomness import callers_generators_restored
 
@@ -313,7 +314,8 @@ def inherited_from(data: Mapping[str, Any]) -> StartWeights:
 
 
 def plain_name(name: str) -> str:
-    """The name of a tensor without what a parametrization puts into it: that of the tensor it stands for."""
+    """The name of a tensor without what a parametrization or compiling puts into it: that of what it stands for."""
+    name = without_compiler(name)
     inside, ending = _PARAMETRIZED
     if inside.strip(".") in name.split(".") and name.endswith(ending):
         return f".{name}".replace(inside, ".", 1).removesuffix(ending).removeprefix(".")
@@ -346,7 +348,7 @@ def _by_tie(carried: Mapping[str, str], ties: Mapping[str, str], there: Collecti
 
 def _refuse_parametrized(name: str, source: str, plain: str, words: str) -> None:
     """Raise WorkloadError where a weight would become what a parametrization there only computes it from."""
-    if source != plain_name(source) and name == plain:
+    if without_compiler(source) != plain_name(source) and without_compiler(name) == plain:
         raise WorkloadError(
             f"{name} is to be carried from {words}, where a parametrization computes it from {source}: register the "
             "same one in model(point), or end that stage without it (torch.nn.utils.parametrize."

@@ -6,12 +6,14 @@ Nothing here is written, and no trial is trained further than an update of a thr
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.names import Name
 from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
+from tuner.records import Price
 from tuner.system import num_cores
 from tuner.training.caption_look import unseen_captions
 from tuner.training.data_checks import random_example
@@ -19,12 +21,15 @@ from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
+from tuner.training.optimizer_speed import slow_step
+from tuner.training.precision import check_precision_here
 from tuner.training.preflight import (
     check_model,
     check_room,
     check_switched_off,
     check_workload,
     measured_price,
+    precision_speeds,
     warn_of_ignored,
 )
 from tuner.training.setup import TrainingSetup
@@ -34,13 +39,15 @@ _log = logging.getLogger(__name__)
 
 
 def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> Inspection:
-    """Try a whole update of the first trial of each optimizer, and whatever else is asked.
+    """Try a whole update of the first trial of each optimizer and precision, and whatever else is asked.
 
     Raises WorkloadError naming what is wrong with the workload, Paused where there is no room.
     """
     first: dict[object, Trial] = {}
     for trial in trials:
-        first.setdefault(trial.point.get("optimizer"), trial)
+        first.setdefault((trial.point.get("optimizer"), setup.precision_of(trial)), trial)
+    for trial in first.values():
+        check_precision_here(setup.precision_of(trial), setup.device)
     unread_names = [name for trial in first.values() for name in _try_update(setup, trial, asked)]
     _warn_of_captions(setup, trials, asked)
     _try_ranks(setup, trials, asked)
@@ -53,20 +60,29 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
     return Inspection(
         unread=tuple(unread_names),
         finite=finite,
-        price=measured_price(setup, trials[0]) if asked.price else None,
+        price=_price(setup, trials) if asked.price else None,
     )
 
 
+def _price(setup: TrainingSetup, trials: Sequence[Trial]) -> Price:
+    """What the first trial costs, and how fast each declared precision is here."""
+    return replace(measured_price(setup, trials[0]), precisions=precision_speeds(setup, trials))
+
+
 def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
-    """Try an update, once a study and optimizer: all of its trials train alike. Returns hyperparameters unread."""
+    """Try an update, once a study, optimizer and precision: all of its trials train alike.
+
+    Returns hyperparameters unread.
+    """
     study = setup.study
-    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial)
+    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial), setup.precision_of(trial)
     if tried in asked.known:
         return []
     settle_determinism(setup, trial)
     check_workload(setup, trial)
     asked.known.add(tried)
     _warn_once(setup, trial, asked)
+    _warn_of_slow_step(setup, trial, asked)
     if study.kind != "round" or ("unread", study.name) in asked.known:
         return []  # a sweep switches off what it does not need
     asked.known.add(("unread", study.name))
@@ -119,6 +135,15 @@ def _warn_once(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
             "the validation split draws random numbers: each of its examples is drawn once for all, and is "
             "the same at every evaluation"
         )
+
+
+def _warn_of_slow_step(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
+    """Say once of each optimizer that its step takes long here, with the time that was measured."""
+    looked = "slow step", setup.optimizer_of(trial)
+    if looked not in asked.known:
+        asked.known.add(looked)
+        if sentence := slow_step(setup, trial):
+            _log.warning("%s", sentence)
 
 
 def _warn_of_loading(setup: TrainingSetup) -> None:

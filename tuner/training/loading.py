@@ -149,6 +149,8 @@ class _Reader:
 class Readers:
     """The training batches of a split by step, as one or several trials take them that may be at different steps.
 
+    Where batches are cut into slices, the slices are meant, counted from the first of the training.
+
     open_at: the batches from a step on. `most`: how many trials there are. `repeated`: whether each takes the batch of
     a step for itself; then it gets a copy, because it may change it.
     """

@@ -10,8 +10,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from tuner.design.patience import stalled
 from tuner.errors import CorruptCheckpoint, StudyChanged
-from tuner.records import GROUP_FOLDER, Checkpoint, Claim, Inherited, Measurement, Prefix, State, TrialUpdate
+from tuner.records import (
+    GROUP_FOLDER,
+    STOPPED_EARLY,
+    Checkpoint,
+    Claim,
+    Inherited,
+    Measurement,
+    Prefix,
+    State,
+    TrialUpdate,
+)  # fmt: skip
 from tuner.training.best import BestKeeper, Kept
 from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
 from tuner.training.copy_on_write import in_one_memory
@@ -160,11 +171,27 @@ class Logbook:
         value = measured.get(self.setup.study.objective.metric, math.nan)
         self.best.offer(step, value, self.trainee.weights, reuse=reuse)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the trial has ended: after the evaluation of its last step, or of one at which it stops early."""
+        step, study = self.trainee.step, self.setup.study
+        evaluated = study.budget.evaluation_steps
+        if step == evaluated[-1]:
+            return True
+        best = self.best.kept[0].step if self.best.kept else step
+        return stalled(step, best, study.patience_steps) and step in evaluated
+
     def end(self) -> tuple[State, str]:
-        """How a trial ends that was trained to its last step: without one finite value it has no result (D27)."""
-        if self.best.kept:
+        """How a trial ends that is `at_end`: without one finite value it has no result (D27)."""
+        study, step = self.setup.study, self.trainee.step
+        if not self.best.kept:
+            return State.INFEASIBLE, f"{study.objective.metric} was not finite at any evaluation"
+        if step >= study.budget.max_train_steps:
             return State.COMPLETE, ""
-        return State.INFEASIBLE, f"{self.setup.study.objective.metric} was not finite at any evaluation"
+        return State.COMPLETE, (
+            f"{STOPPED_EARLY} at step {step:,}: {study.objective.metric} was best at step {self.best.kept[0].step:,} "
+            f"(patience_steps={study.patience_steps:,})"
+        )
 
     @property
     def next_pin(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 _LIMITS = Path("/sys/fs/cgroup")  # of a container, where there is one
+_PROCESS = Path("/proc/self")
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT = 2**30
@@ -26,11 +27,14 @@ def keep_freed_memory() -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory; on the CPU including caches that the system would give up, within the container's limit."""
+    """Free memory; on the CPU including caches that the system would give up, within all limits."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = _number(Path("/proc/meminfo"), "MemAvailable:", 1024) or 2**33  # a guess where the system reports nothing
+    most, taken = _number(_PROCESS / "limits", "Max address space"), _number(_PROCESS / "status", "VmSize:", 1024)
+    if most is not None and taken is not None:  # ulimit -v
+        free = min(free, max(0, most - taken))
     limit, used = _number(_LIMITS / "memory.max"), _number(_LIMITS / "memory.current")
     if limit is None or used is None:
         return free

@@ -19,6 +19,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 from tuner.training.batches import Split
+from tuner.training.compiled import settle_compiler
 from tuner.training.extra_state import tensors_of
 from tuner.training.inherited import StartWeights
 from tuner.training.randomness import seed_global_generators
@@ -32,7 +33,9 @@ _CPU = torch.device("cpu")
 def build_model(setup: TrainingSetup, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
     shown = shown_point(trial.point)
-    return model_at(setup.workload, shown, trial.seed, setup.data.training, setup.inherited).to(setup.device)
+    model = model_at(setup.workload, shown, trial.seed, setup.data.training, setup.inherited).to(setup.device)
+    settle_compiler(model, setup.workload.loss, setup.device)
+    return model
 
 
 def model_at(
@@ -65,12 +68,15 @@ def initial_weights(model: torch.nn.Module) -> str:
     return digest_of_tensors(tensors_of(model))
 
 
-def shown_point(point: Point) -> dict[str, Any]:
+def shown_point(point: Point, *, averages: bool = False) -> dict[str, Any]:
     """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too.
 
     Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
+    And without what says how weights are averaged, unless the reader averages them itself (`averages`): trials that
+    differ there alone are trained alike.
     """
-    shown = {name: value for name, value in point.values_by_name if not Name.of(name).is_of_the_schedule}
+    names = [(Name.of(name), name, value) for name, value in point.values_by_name]
+    shown = {name: value for one, name, value in names if one.is_shown or (averages and one.is_of_the_averages)}
     return {Name.of(name).short: value for name, value in shown.items()} | shown
 
 
@@ -107,7 +113,7 @@ def _lazy_tensors(model: torch.nn.Module) -> list[str]:
 
 def _forward(model: torch.nn.Module, workload: Workload, batch: Any, point: Mapping[str, Any], seed: int) -> None:
     seed_global_generators(derived_seed("lazy initialization", seed), _CPU)
-    with torch.no_grad():
+    with torch.no_grad():  # in float32 whatever the precision of the trial: only forms of parameters are asked for
         workload.loss(model, batch, point)
 
 

@@ -83,10 +83,17 @@ def allow_unrepeatable() -> None:
     warnings.filterwarnings("ignore", message=_NO_SUCH_KERNEL)
 
 
-def numerics(device: torch.device, profile: Profile = "exact", packages: Mapping[str, str] = NO_PACKAGES) -> Numerics:
+def numerics(
+    device: torch.device,
+    profile: Profile = "exact",
+    packages: Mapping[str, str] = NO_PACKAGES,
+    *,
+    declared: bool = False,
+) -> Numerics:
     """The Numerics of this process.
 
-    packages: the installed distributions that the workload's own code imports, with their versions.
+    packages: the installed distributions that the workload's own code imports, with their versions. declared: whether
+    trials set the precision of products by themselves, as their own precision says; how torch is set is nothing then.
     """
     known: dict[str, Any] = {
         "engine": "module" if profile == "exact" else "fast",
@@ -104,6 +111,8 @@ def numerics(device: torch.device, profile: Profile = "exact", packages: Mapping
             "matmul_precision": torch.backends.cuda.matmul.fp32_precision,  # "none", "ieee" or "tf32"
             "convolution_precision": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
         }
+        if declared:
+            known |= {"matmul_precision": "declared", "convolution_precision": "declared"}
     if packages:
         known["packages"] = dict(packages)
     return Numerics.of(known)

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,10 +15,12 @@ from tuner.design.optimizers import (
     OPTIMIZERS,
     Groups,
     OptimizerSpec,
+    is_known,
     needs_closure,
     optimizer_of,
     source_of,
 )
+from tuner.design.study import Study
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.compiler import plain_step
 from tuner.training.endings import first_line
@@ -39,7 +42,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of a point. The trainer writes the learning rate of each step into its parameter groups.
 
-    groups: of trained parameters; one that has none is left out. model: for the names of parameters in messages.
+    groups: of trained parameters; one that has none is left out. model: what the parameters are in it, and their names.
 
     Raises DeclarationError for an unknown name; WorkloadError where there is nothing to train, or where the record of
     the name, or the function of the study, makes what the trainer cannot use; OptimizerNotMade for what it raises.
@@ -52,6 +55,8 @@ def make_optimizer(
             "the model has no parameter to train: it has none at all, each has requires_grad=False, or they stand in "
             "a plain list or dict, where torch does not find them (write nn.ParameterList or nn.ModuleList)"
         )
+    if spec.divide is not None:
+        groups = spec.divide(groups, model)
     try:
         optimizer: torch.optim.Optimizer = spec.build(groups, point, learning_rate, fused_is_right(trained))
     except TunerError:
@@ -187,18 +192,40 @@ def settle_sparse(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.n
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of the tensors that an optimizer keeps once each parameter has had a gradient.
 
-    Measured: a copy of the optimizer, with copies of the parameters, makes a step with gradients of zeros.
+    Measured: a copy of the optimizer, with copies of the parameters, makes a step with gradients of zeros. A tensor
+    that is kept for several parameters counts once.
     """
-    twin: torch.optim.Optimizer = object.__new__(type(optimizer))
-    vars(twin).update(copy.deepcopy(vars(optimizer)))
-    parameters: list[torch.Tensor] = [parameter for group in twin.param_groups for parameter in group["params"]]
+    twin, parameters = twin_of(optimizer)
     for zeros in (torch.zeros_like, _no_rows):  # some take sparse gradients only
         for parameter in parameters:
             parameter.grad = zeros(parameter.detach())
         with suppress(Exception):
             plain_step(twin)()
-            return num_bytes(list(twin.state.values()))
+            kept = [value for state in twin.state.values() for value in state.values()]
+            return num_bytes(list({id(value): value for value in kept}.values()))
     return 2 * sum(parameter.nbytes for parameter in parameters)  # as Adam keeps
+
+
+def twin_of(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:
+    """A copy of an optimizer, and its parameters, which are copies too."""
+    twin: torch.optim.Optimizer = object.__new__(type(optimizer))
+    vars(twin).update(copy.deepcopy(vars(optimizer)))
+    return twin, [parameter for group in twin.param_groups for parameter in group["params"]]
+
+
+def packages_of_optimizers(study: Study) -> dict[str, str]:
+    """The versions of the packages that the named optimizers of a study are made of, besides torch."""
+    names = [name for name in (study.optimizer, *study.space.optimizers) if is_known(name)]
+    packages = {optimizer_of(name).package for name in names} - {""}
+    return {package: _version(package) for package in sorted(packages)}
+
+
+def _version(package: str) -> str:
+    """The version of a distribution; "" for one that is not installed, which is an error once an optimizer is made."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _leave_unchecked() -> None:

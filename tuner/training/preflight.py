@@ -6,7 +6,7 @@ The price of a study is measured here, too: milliseconds of a step and of an eva
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,9 +18,10 @@ import torch
 from tuner.design.trial import Trial
 from tuner.design.workload import misspelt
 from tuner.errors import Infeasible, Paused, WorkloadError
-from tuner.records import Price
+from tuner.records import Price, StepMemory
 from tuner.training.batches import Split
 from tuner.training.best import snapshot
+from tuner.training.compiled import start_afresh
 from tuner.training.data_checks import check_forms, check_repeatable, random_example
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import first_line, is_out_of_memory
@@ -33,16 +34,20 @@ from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
 from tuner.training.optimizers import state_bytes
+from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
+from tuner.training.slices_look import look_at_slices
 from tuner.training.split_metrics import nearest
+from tuner.training.step_memory import foreseen_memory, memory_of_update
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
 logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
+PROBED_STEPS = 10  # of a block, where precisions are compared
 FETCHED = 3  # batches
 _OPTIMIZERS = "configure_optimizers"
 SLOW_CHECK = 5.0  # seconds; a longer look is reported
@@ -63,6 +68,12 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
         try:
             with stage(f"{type(workload).__name__}.model", dict(trial.point)):
                 run = TrialRun(setup, trial)
+            if (memory := _foreseen(run)) is not None and not memory.fits:
+                logger.warning(
+                    "the first point needs more memory than there is, so nothing was tried with it: %s",
+                    memory.advice(type(workload).__name__),
+                )
+                return
             try_update(run)
             fresh = build_model(setup, trial)
             if fresh is run.model:
@@ -70,7 +81,9 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     f"{type(workload).__name__}.model returns the same module at each call, so that a trial would go "
                     "on from the weights of another; make a new one each time"
                 )
-            _check_metrics(setup, fresh, type(workload).__name__)
+            with stage("the slices of a batch", run.point):
+                look_at_slices(run, fresh)
+            _check_metrics(setup, fresh, setup.precision_of(trial))
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)
             check_repeatable(setup.data.training)
@@ -87,6 +100,13 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
     took = time.perf_counter() - began
     if took > SLOW_CHECK:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
+
+
+def _foreseen(run: TrialRun) -> StepMemory | None:
+    """What an update will take; None where its loss has an error, which the first update reports."""
+    with suppress(Exception), left_as_it_was(run.setup.workload):
+        return foreseen_memory(run)
+    return None
 
 
 def check_model(setup: TrainingSetup, trial: Trial) -> None:
@@ -111,19 +131,20 @@ def _check_lasts(training: Split, run: TrialRun) -> None:
         )
 
 
-def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> None:
+def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, precision: str) -> None:
     model.eval()
+    name = type(setup.workload).__name__
     for split in (setup.data.training, setup.data.validation):
         with stage(f"a batch of the {split.name} split"):
             batch, count = split.some(2)
-        with torch.no_grad(), stage(f"{name}.metrics"):
+        with torch.no_grad(), computing(precision, setup.device), stage(f"{name}.metrics"):
             metrics = checked_metrics(setup.workload, model, batch, count)
     apart = setup.workload.not_averaged
     for absent in (one for one in apart if one not in metrics):
         raise WorkloadError(
             f"{name}.not_averaged names {absent!r}, which {name}.metrics does not return{nearest(absent, metrics)}"
         )
-    of_split = _tried_split_metrics(setup, model, name)
+    of_split = _tried_split_metrics(setup, model, precision)
     wanted = [setup.study.objective.measured]
     if setup.study.fitted_when is not None:
         wanted.append(setup.study.fitted_when.measured)
@@ -141,17 +162,19 @@ def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> N
             )
 
 
-def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> dict[str, float | None] | None:
+def _tried_split_metrics(
+    setup: TrainingSetup, model: torch.nn.Module, precision: str
+) -> dict[str, float | None] | None:
     """What `split_metrics` returns for some validation examples; None where it cannot work with so few.
 
     Whether each has a value is not asked here: a class may be missing among a few examples (`check_validation`).
     """
     split, workload = setup.data.validation, setup.workload
-    tally = Tally(workload, split)
+    name, tally = type(workload).__name__, Tally(workload, split)
     if tally.gathered is None:
         return {}
     batch, few = split.some(setup.evaluation_batch_size)
-    with torch.no_grad(), stage(f"{name}.metrics"):
+    with torch.no_grad(), computing(precision, setup.device), stage(f"{name}.metrics"):
         tally.add(checked_metrics(workload, model, batch, few), few)
     kept = tally.gathered.num_bytes / split.size * max(setup.data.training_sample.size, split.size)
     if kept > MUCH_KEPT:
@@ -212,7 +235,8 @@ def check_switched_off(setup: TrainingSetup, trial: Trial) -> None:
             load_weights(run.model, as_built, setup.device)
             run.model.train()
             seed_global_generators(seed, setup.device)
-            losses.append(float(setup.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
+            with computing(run.rule.precision, setup.device):
+                losses.append(float(setup.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
     if losses[0] != losses[1]:
         raise WorkloadError(
             f"{name} trains with randomness that its off values do not switch off: the loss of one batch is "
@@ -226,31 +250,82 @@ def _is_dropout(module: torch.nn.Module) -> bool:
 
 
 def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
-    """Train a throw-away copy of a trial for a moment and time it. Nothing is written."""
-    setup, loading = replace(setup, stop=lambda: False), setup.data.loading
+    """Train a throw-away copy of a trial for a moment, time it and see what memory it takes. Nothing is written.
+
+    Raises WorkloadError where it takes more memory than there is.
+    """
+    setup, loading, owner = replace(setup, stop=lambda: False), setup.data.loading, type(setup.workload).__name__
     with callers_generators_restored(setup.device), setup.loading():
         run = TrialRun(setup, trial)
+        if (memory := _foreseen(run)) is not None and not memory.fits:
+            raise WorkloadError(f"there is no price for what cannot be trained here: {memory.advice(owner)}")
         fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
-        _timed(lambda: run.advance(run.step + max(1, steps)), setup)
+        if run.compiler:
+            start_afresh()
+        first = _timed(lambda: run.advance(run.step + 1), setup)
+        run.advance(run.step + max(0, steps - 1))
         if steps:
             blocks = [_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS)]
         else:
             blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)]
+        memory = memory_of_update(run)
+        first += _timed(run.evaluate, setup) if run.compiler else 0.0
         evaluation, processes, frozen = timed_evaluation(run), loading.count, left_out_bytes(run.frozen())
         latest = sum(t.numel() * t.element_size() for t in _tensors(run.state())) - frozen
         best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values()) - frozen
     step = median(blocks)
     rest = max(0.0, step - fetch) if not processes else step
     useful = useful_processes(fetch, rest, setup.most_loading)
-    return Price(1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers)
+    return Price(
+        1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers,
+        memory=memory,
+        compile_ms=max(0.0, 1e3 * (first - step - evaluation)) if run.compiler else 0.0,
+    )  # fmt: skip
+
+
+def precision_speeds(setup: TrainingSetup, trials: Sequence[Trial]) -> tuple[tuple[str, float], ...]:
+    """The precisions of some trials but float32, each with its speed: a multiple of that of the same trial in float32.
+
+    Trains a throw-away copy of the first trial of each, and one in float32, for a moment. Writes nothing.
+    """
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        first.setdefault(setup.precision_of(trial), trial)
+    found = []
+    for name, trial in first.items():
+        if name in ("", "float32"):
+            continue
+        plain = replace(setup, study=replace(setup.study, precision="float32"))
+        named = "precision" in trial.point
+        twin = replace(trial, point=trial.point.with_values(precision="float32")) if named else trial
+        with suppress(torch.OutOfMemoryError):  # of the copy in float32, say: the trial itself may fit
+            found.append((name, _step_seconds(plain, twin) / _step_seconds(setup, trial)))
+    return tuple(found)
+
+
+def _step_seconds(setup: TrainingSetup, trial: Trial) -> float:
+    """Seconds of a step of a throw-away copy; the first block, which warms up, is left out."""
+    setup = replace(setup, stop=lambda: False)
+    steps = min(PROBED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
+    with callers_generators_restored(setup.device), setup.loading():
+        run = TrialRun(setup, trial)
+        run.advance(max(1, steps))
+        if not steps:  # one update, or two
+            return _timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)
+        return median(_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS))
 
 
 def _fetch_seconds(run: TrialRun) -> float:
     """To fetch and collate a batch in this process; 0 where it is cut out of tensors in memory."""
     if run.batches.uniform:
         return 0.0
-    return median(_timed(partial(run.batches.fetched, step), run.setup) for step in range(FETCHED))
+
+    def fetch(step: int) -> None:
+        for part in range(run.batches.slices):
+            run.batches.fetched(step, part)
+
+    return median(_timed(partial(fetch, step), run.setup) for step in range(FETCHED))
 
 
 def timed_evaluation(run: TrialRun) -> float:

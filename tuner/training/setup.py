@@ -161,7 +161,7 @@ class TrainingSetup:
 
     @property
     def numerics(self) -> Numerics:
-        return numerics(self.device, self.profile, self.packages)
+        return numerics(self.device, self.profile, self.packages, declared=self.study.declares_precision)
 
     def optimizer_of(self, trial: Trial) -> Value:
         return trial.point.get("optimizer", self.study.optimizer)

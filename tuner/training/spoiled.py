@@ -86,9 +86,10 @@ def _named_tensors(batch: Any, name: str, depth: int = DEPTH) -> Iterator[tuple[
 
 def what_spoiled(batches: TrainingBatches, step: int) -> str:
     """What the batch of update number `step` (from 1) holds that is not finite, in words; empty for nothing."""
-    indices, _ = batches.order.wanted(step - 1)
     try:
-        found = spoiled_in(batches.fetched(step - 1), indices)
+        parts = range(batches.slices)
+        looked_at = (spoiled_in(batches.fetched(step - 1, one), batches.wanted(step - 1, one)[0]) for one in parts)
+        found = next((one for one in looked_at if one is not None), None)
     except Exception:  # the divergence itself is reported, and this must not hide it
         return ""
     return f"; its batch holds training example {found.first}, which has {found.what}" if found else ""

@@ -41,7 +41,7 @@ class Supervisor(Committing):
         Raises NotFusible when the trials cannot be trained together; what was committed stands, and they can go on
         otherwise. Raises LeaseLost when another worker owns the only trial.
         """
-        self.ended, failure, device = {}, None, self.setup.device
+        self.ended, failure, device, memory_ended = {}, None, self.setup.device, False
         with self._books_closed_after():
             with (
                 callers_generators_restored(device), denormals_as_zero(device), closing(self.saver),
@@ -58,11 +58,16 @@ class Supervisor(Committing):
                     raise_lost_device(error)
                     if not self._is_alone(claims):
                         raise
-                    failure = ending(error)
+                    failure, memory_ended = ending(error), is_out_of_memory(error)
             if failure is not None:  # outside the handler: an exception holds the frames, and they hold the tensors
-                book = self.books[self.cohort.live[0]] if self.cohort is not None else self.books[0]
-                self.commit([Outcome.failed(book, *failure)])
+                self._end_the_last(*failure, memory_ended=memory_ended)
         return [self.ended[claim.trial_id] for claim in claims if claim.trial_id in self.ended]
+
+    def _end_the_last(self, state: State, reason: str, *, memory_ended: bool) -> None:
+        """Commit the end of the only trial that is left, by an error of its code."""
+        book = self.books[self.cohort.live[0]] if self.cohort is not None else self.books[0]
+        told = book.trainee.out_of_memory() if memory_ended else ""
+        self.commit([Outcome.failed(book, state, f"{reason}; {told}" if told else reason)])
 
     @contextmanager
     def _books_closed_after(self) -> Iterator[None]:
@@ -95,7 +100,7 @@ class Supervisor(Committing):
             for book in self.books:
                 if book.owes_evaluation:
                     outcomes += self._evaluated(book, None)
-                elif book.trainee.step == self.evaluation_steps[-1]:
+                elif book.at_end:
                     outcomes.append(Outcome(book, *book.end()))
         except Interrupted:
             self.commit([Outcome(book, State.RUNNING) for book in self.books])
@@ -194,7 +199,7 @@ class Supervisor(Committing):
             self.stops[place] = self._next_stop(book)
 
     def _evaluated(self, book: Logbook, measured: Measured | None) -> list[Outcome]:
-        """The end of a trial, if this was its last evaluation or if its metrics failed.
+        """The end of a trial, if this was its last evaluation, if it stops early here, or if its metrics failed.
 
         Raises the error when the memory ends that the trial shares with others. Raises Interrupted, with nothing
         changed, where the setup says stop.
@@ -210,6 +215,4 @@ class Supervisor(Committing):
         if failure is not None:
             return [Outcome.failed(book, *failure)]
         book.pin()
-        if book.trainee.step < self.evaluation_steps[-1]:
-            return []
-        return [Outcome(book, *book.end())]
+        return [Outcome(book, *book.end())] if book.at_end else []

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -13,6 +14,7 @@ from tuner.design.objective import (
     CLIPPED_SHARE,
     GRADIENT_NORM,
     LARGEST_GRADIENT_NORM,
+    SKIPPED_UPDATES,
     STEP_LOSS,
     STEP_NORM,
 )
@@ -20,34 +22,42 @@ from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
 from tuner.records import Measurement, Numerics, PrefixKey
+from tuner.training.averages import averages_of, shown_weights
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
+from tuner.training.compiled import compiler_of, repeats, with_compiler
 from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, frozen_in, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
 from tuner.training.groups import as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
+from tuner.training.loss_scale import LossScale
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer
-from tuner.training.precision import computing
+from tuner.training.precision import computing, updating
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
+from tuner.training.slices import Slices, check_totals, weigher
 from tuner.training.spoiled import what_spoiled
 from tuner.training.stability import Divergence, clipped_share, diverged_loss, diverged_weights, total_norm
+from tuner.training.step_memory import out_of_memory_words
 from tuner.training.update import Draws, Update, UpdateRule
 
 
 class TrialRun:
     """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device.
 
-    `norms` are the L2 norms of their gradients before clipping; none where the point has no clip_norm.
+    `norms` are the L2 norms of their gradients before clipping; none where the point has no clip_norm, unless its study is traced.
     `base` stands for all that decides its bits but the schedule; "" where that is not known (see `design.prefix`).
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
+    `scale`: that of the loss in fp16; None in other precisions.
+    `averages`: those of the weights, where they are evaluated in place of the weights; else None.
     `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
+    `compiler`: of what the study gives to `torch.compile`; "" where it compiles nothing.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
     """
@@ -68,12 +78,17 @@ class TrialRun:
             precision=setup.precision_of(trial),
         )
         self.model = build_model(setup, trial)
+        self.compiler = compiler_of(self.model, setup.workload.loss, setup.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = trained_groups(setup.workload, self.model, self.point)
         self.groups = recorded(groups)
         given = [group.for_optimizer() for group in groups]
         self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
-        self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
+        self.averages = averages_of(setup.ema_steps_of(trial), self.model)
+        slices, training = self.rule.slices, setup.data.training
+        self.batches = TrainingBatches(training, setup.batch_size_of(trial), trial.data_seed, slices)
+        self.weigh = weigher(setup.workload, training, self.batches.slice_size) if slices > 1 else None
+        self.scale = LossScale() if self.rule.precision == "fp16" else None
         self.step = 0
         self.initial = ""
         self.first_loss = ""
@@ -82,9 +97,10 @@ class TrialRun:
         self._checked = 0  # losses that are known to be finite
         self._traced: list[Measurement] = []
         self.gradient_norm = 0.0
-        self.draws = False
-        self._augmentation_draws = False  # it is called again where that is seen, so nothing depends on it
-        self.exact = setup.profile == "exact"
+        self.draws = slices > 1  # slices are seeded always, so that each has its own numbers from the first step on
+        self._augmentation_draws = slices > 1  # it is called again where that is seen, so nothing depends on it
+        self.totals: dict[int, torch.Tensor] = {}  # of the slices' weights, by step, on the device
+        self.exact = setup.profile == "exact" and repeats(self.compiler)
         self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
 
     @property
@@ -95,7 +111,12 @@ class TrialRun:
     @property
     def numerics(self) -> Numerics:
         """The Numerics of this trial; marked where it was not trained under one alone."""
-        return replace(self.setup.numerics, exact=self.exact)
+        return replace(self._numerics, exact=self.exact)
+
+    @property
+    def _numerics(self) -> Numerics:
+        """Those that it is trained under now."""
+        return with_compiler(self.setup.numerics, self.compiler)
 
     def note_initial(self) -> None:
         """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
@@ -111,47 +132,78 @@ class TrialRun:
         except Exception:  # the first step reports it
             return ""
         seed = self.rule.draw_seed(Draws.LOSS, 0)
-        return first_loss(self.setup.workload, self.model, batch, self.point, seed, self.setup.device)
+        with computing(self.rule.precision, self.setup.device):
+            return first_loss(self.setup.workload, self.model, batch, self.point, seed, self.setup.device)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
         """Train up to step `until`, or to where `pause()` is true, or `stop()` of the setup (then returns True).
 
-        No value is read back from the device.
+        No value is read back from the device, unless losses are scaled (fp16). Between an update that was skipped and
+        its repetition it may stop, too.
         """
-        update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer)
-        batch_at, point, stop = self.batch_at, self.point, self.setup.stop
+        with updating(self.rule.precision, self.setup.device):
+            return self._advance(until, pause)
+
+    def _advance(self, until: int, pause: Callable[[], bool]) -> bool:
+        update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
+        update.totals = self.totals
+        batch_at, point, stop, step = self.batch_at, self.point, self.setup.stop, self.step
         self.model.train()
-        for step in range(self.step, until):
+        while step < until:
             if pause():
                 break
             if stop():
                 return True
-            loss, norm = update.make(batch_at(step), point, step, host_draws=self.draws)
+            made = update.make(batch_at(step), point, step, host_draws=self.draws)
+            if made is None:
+                self.batches.rewind()
+                continue
+            loss, norm = made
             self.draws = self.draws or HOST.touched
             self.losses.append(loss)
             if norm is not None:
                 self.norms.append(norm)
-            self.step = step + 1
+            self.moved()
+            step = self.step
         return False
 
+    def moved(self) -> None:
+        """Another update was made."""
+        self.step += 1
+        if self.averages is not None:
+            self.averages.take(self.step)
+
     def batch_at(self, step: int) -> Any:
-        """The batch of an update, augmented where the study says so. A function of (seeds, step) alone."""
+        """The batch of an update, augmented where the study says so, or its `Slices`."""
+        count = self.rule.slices
+        if count == 1:
+            return self.slice_at(step)
+        return Slices(count, partial(self.slice_at, step), self.together, self.weigh)
+
+    @property
+    def together(self) -> int:
+        """How many slices are made at a time: as many as are in a micro-batch."""
+        most = self.setup.workload.micro_batch_size or self.batches.batch_size
+        return max(1, most // self.batches.slice_size)
+
+    def slice_at(self, step: int, part: int = 0) -> Any:
+        """Slice `part` of an update's batch, augmented where the study says so. A function of (seeds, step) alone."""
         if not (self.setup.study.augment and self.setup.workload.augments):
-            return self.batches.at(step)
-        batch = self._augmented(step) if not self._augmentation_draws else None
+            return self.batches.at(step, part)
+        batch = self._augmented(step, part) if not self._augmentation_draws else None
         if self._augmentation_draws or HOST.touched:
             self._augmentation_draws = True
-            batch = self._augmented(step)
+            batch = self._augmented(step, part)
         return batch
 
-    def _augmented(self, step: int) -> Any:
-        batch, device, rule = self.batches.at(step), self.setup.device, self.rule
+    def _augmented(self, step: int, part: int) -> Any:
+        batch, device, rule = self.batches.at(step, part), self.setup.device, self.rule
         if self._augmentation_draws:
-            HOST.seed(rule.draw_seed(Draws.AUGMENTATION_HOST, step))
+            HOST.seed(rule.draw_seed(Draws.AUGMENTATION_HOST, step, part))
         else:
             HOST.rest()
-        seed_torch_generators(rule.draw_seed(Draws.AUGMENTATION_TORCH, step), device)
-        generator = torch.Generator(device).manual_seed(rule.draw_seed(Draws.AUGMENTATION, step))
+        seed_torch_generators(rule.draw_seed(Draws.AUGMENTATION_TORCH, step, part), device)
+        generator = torch.Generator(device).manual_seed(rule.draw_seed(Draws.AUGMENTATION, step, part))
         return self.setup.workload.augment(batch, self.point, generator)
 
     def read_gradient_norm(self) -> float:
@@ -180,10 +232,11 @@ class TrialRun:
         self.seed_evaluation()
         measured: Measured = {}
         tallies = []
-        with self.shown(), computing(self.rule.precision, setup.device):
+        with self.shown():
             for split in (setup.data.training_sample, setup.data.validation):
                 size = setup.evaluation_batch_size
-                tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+                with computing(self.rule.precision, setup.device):
+                    tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
                 measured |= tallies[-1].measured()
         return measured, tallies
 
@@ -192,7 +245,7 @@ class TrialRun:
 
         Outside of it those that are trained; both are the same where nothing is averaged.
         """
-        return nullcontext()
+        return shown_weights(self.averages, self.optimizer)
 
     def seed_evaluation(self) -> None:
         """Seed the generators that metrics may draw from, by the step."""
@@ -204,7 +257,13 @@ class TrialRun:
         return len(self.losses)
 
     def divergence(self) -> Divergence | None:
-        """Read back the losses that were not read yet; what is not finite among them, or in gradient and weights."""
+        """Read back the losses that were not read yet; what is not finite among them, or in gradient and weights.
+
+        Raises WorkloadError where the slices of a batch had no weight.
+        """
+        totals = dict(self.totals)
+        self.totals.clear()
+        check_totals(list(totals.values()), list(totals))
         new = self.losses[self._checked :]
         if not new:
             return None
@@ -215,6 +274,9 @@ class TrialRun:
         if self.rule.clip_norm is not None:
             norm = self._norm_as_taken()  # an update whose norm overflows is clipped to zero and breaks no weight
         divergence = divergence or diverged_weights(norm, self.parameters, self.step)
+        given_up = self.scale.divergence() if self.scale is not None else None
+        if given_up is not None and (divergence is None or given_up.step <= divergence.step):
+            divergence = given_up
         if divergence is None:
             return None
         self._trace(torch.stack(self.losses).tolist(), divergence.step)
@@ -230,6 +292,9 @@ class TrialRun:
         batch_losses = torch.stack(self.losses).tolist()
         measured[str(BATCH_LOSS)] = math.fsum(batch_losses) / len(batch_losses)
         measured |= self._measured_norms()
+        if self.scale is not None:
+            measured[str(SKIPPED_UPDATES)] = float(self.scale.skipped_since)
+            self.scale.skipped_since = 0
         self._trace(batch_losses, self.step)
         self.losses, self.norms, self._checked = [], [], 0
         return measured
@@ -252,9 +317,8 @@ class TrialRun:
 
     def _measured_norms(self) -> dict[str, float]:
         found, limit = {str(GRADIENT_NORM): self.gradient_norm}, self.rule.clip_norm
-        if limit in (None, math.inf) or len(self.norms) != len(
-            self.losses
-        ):  # an older version saved losses without norms
+        whole = len(self.norms) == len(self.losses)  # an older version saved losses without norms
+        if limit is None or math.isinf(limit) or not whole:
             return found
         norms = torch.stack(self.norms).tolist()
         return found | {str(LARGEST_GRADIENT_NORM): max(norms), str(CLIPPED_SHARE): clipped_share(norms, limit)}
@@ -275,6 +339,10 @@ class TrialRun:
         path = path_digests(rates_of(self.trial), self.setup.study.budget, [self.step])[self.step]
         return PrefixKey(self.base, path, self.numerics)
 
+    def out_of_memory(self) -> str:
+        """What an update needs, how much memory is free, and what to write; nothing else may be done with it after."""
+        return out_of_memory_words(self)
+
     def fresh(self) -> Self:
         """The same trial at its first step; it begins as this one did."""
         run = type(self)(self.setup, self.trial)
@@ -289,7 +357,7 @@ class TrialRun:
             "optimizer": self.optimizer.state_dict(),
             "losses": _stacked(self.losses),
             "gradient_norm": self.gradient_norm,
-            "numerics": self.setup.numerics.text,
+            "numerics": self._numerics.text,
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
@@ -297,6 +365,8 @@ class TrialRun:
             "first_loss": self.first_loss,
             **({} if self.rule.clip_norm is None else {"norms": _stacked(self.norms)}),
             **({"groups": as_state(self.groups)} if self.groups else {}),
+            **({"scale": self.scale.state()} if self.scale is not None else {}),
+            **({} if self.averages is None else {"averages": self.averages.state()}),
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
@@ -310,21 +380,25 @@ class TrialRun:
         self._check_groups(state)
         set_tensors(self.model, state["model"], self.setup.device)
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
+        whole = self.averages is None or self.averages.load(state.get("averages"))
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scale is not None:
+            self.scale.load(state["scale"])
         self.step = int(state["step"])
         self.losses = list(state["losses"].to(self.setup.device))
         self.norms = list(state["norms"].to(self.setup.device)) if "norms" in state else []
         self.gradient_norm = float(state["gradient_norm"])
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
-        alike = state["numerics"] == self.setup.numerics.text and is_repeatable(self.setup.device)
+        self.totals = {}
+        alike = state["numerics"] == self._numerics.text and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
-        self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
+        self.exact = bool(state["exact"]) and alike and same and has_extra and whole  # tuner 0.1 saved no extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if state["numerics"] != self.setup.numerics.text or state.get("base") != self.base:
+        if state["numerics"] != self._numerics.text or state.get("base") != self.base:
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:

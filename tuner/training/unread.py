@@ -11,6 +11,7 @@ from tuner.design.names import Name
 from tuner.design.optimizers import one_group, optimizer_of, read_by_trainer
 from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
+from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
@@ -32,7 +33,7 @@ def unread(setup: TrainingSetup, trial: Trial) -> list[str]:
         if optimizer.reads_point:
             optimizer.build(one_group(run.parameters), point, run.rates[0], False)
         read = point.read | {START_FROM} | read_by_trainer() | {setting.name for setting in optimizer.settings}
-        return [str(name) for name in names if not {str(name), name.short} & read and not name.is_of_the_schedule]
+        return [str(name) for name in names if not {str(name), name.short} & read and name.is_shown]
     return []
 
 
@@ -43,8 +44,9 @@ def _first_loss(run: TrialRun, point: "Noting") -> None:
         workload.parameter_groups(model, point)
     if setup.study.augment and workload.augments:
         batch = workload.augment(batch, point, torch.Generator(setup.device).manual_seed(0))
-    workload.loss(model.to(setup.device).train(), batch, point)
-    workload.metrics(model.eval(), batch)
+    with computing(run.rule.precision, setup.device):
+        workload.loss(model.to(setup.device).train(), batch, point)
+        workload.metrics(model.eval(), batch)
 
 
 class Noting(UserDict[str, Any]):

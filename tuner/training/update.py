@@ -6,9 +6,15 @@ The update of step s (from 0), in this order:
 2. The generators that user code draws from are seeded for s (`Draws`).
 3. Gradients are cleared, and the model is in train mode.
 4. The loss of the batch is computed and goes backward.
-5. Sparse gradients become what the optimizer takes.
+5. Sparse gradients become what the optimizer takes. In fp16 all are divided by the scale of the loss; where one is not
+   finite, the update ends here, and is no step (`loss_scale`).
 6. The gradient is clipped to the norm `clip_norm`, where the point has one.
 7. The optimizer makes its step at the learning rate of s.
+8. Averages of the weights move, where they are evaluated in place of the weights (`TrialRun.moved`).
+
+Where a batch is cut into slices (see `slices`), each slice has 1 to 4 for itself, one after the other, with seeds of
+its own; then their gradients are added up by their weights, and what follows is done once. So the running statistics
+of batch norms are updated slice by slice, in order.
 
 `Update` makes it for a trial alone. Trials that train together have it made by other operations on stacked tensors
 (`tuner.fused.group`), with the same rule and the same order.
@@ -24,11 +30,14 @@ import torch
 
 from tuner.training.compiler import plain_step
 from tuner.training.host_generators import HOST
+from tuner.training.loss_scale import LossScale, Untouched
 from tuner.training.optimizers import settle_sparse
 from tuner.training.precision import computed
 from tuner.training.randomness import seed_torch_generators, step_seed
 from tuner.training.setup import TrainingSetup
+from tuner.training.slices import Slices, Weighted, shares_of
 from tuner.training.stability import clip_gradients
+from tuner.training.tree_sum import tree_sum
 
 
 class Draws(IntEnum):
@@ -42,9 +51,10 @@ class Draws(IntEnum):
     LOSS_HOST = 5  # Python's and NumPy's within the loss
 
 
-def draw_seed(draws: Draws, trial_seed: int, step: int) -> int:
-    """The seed from which something draws at a step of a trial."""
-    return step_seed(trial_seed ^ draws, step)
+def draw_seed(draws: Draws, trial_seed: int, step: int, part: int = 0) -> int:
+    """The seed from which something draws at a step of a trial, for slice `part` of its batch."""
+    seed = step_seed(trial_seed ^ draws, step)
+    return step_seed(seed, part) if part else seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +75,9 @@ class UpdateRule:
         """The learning rate of a step; that of the last one beyond the end."""
         return self.rates[min(step, len(self.rates) - 1)]
 
-    def draw_seed(self, draws: Draws, step: int) -> int:
-        """The seed from which something draws at a step."""
-        return draw_seed(draws, self.seed, step)
+    def draw_seed(self, draws: Draws, step: int, part: int = 0) -> int:
+        """The seed from which something draws at a step, for slice `part` of its batch."""
+        return draw_seed(draws, self.seed, step, part)
 
 
 class Update:
@@ -80,49 +90,89 @@ class Update:
         model: torch.nn.Module,
         parameters: Sequence[torch.nn.Parameter],
         optimizer: torch.optim.Optimizer,
+        scale: LossScale | None = None,
     ) -> None:
         self.rule = rule
+        self.scale = scale
         self.device = setup.device
         self.loss: Callable[..., Any] = computed(setup.workload.loss, rule.precision, setup.device)
         self.model = model
         self.parameters = parameters
         self.optimizer = optimizer
+        self.totals: dict[int, torch.Tensor] = {}  # by step, sums of weights that are on a device and not looked at
         self._groups = optimizer.param_groups
         self._step = plain_step(optimizer)
 
     def make(
         self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The whole update of a step. Nothing is read back from the device.
+    ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """The whole update of a step. Nothing is read back from the device, unless a loss is scaled.
 
+        batch: that of the loss, or `Slices`.
         Returns the loss [] before it, and the norm [] of its gradient before clipping; None where nothing is clipped.
+        None alone for an update that was skipped: all but the scale is as before, and the same step comes next.
         `host_draws`: an earlier step drew from Python's or NumPy's generators, so they are seeded for this one.
         """
+        before = None if self.scale is None else Untouched(self.model)
         loss = self.differentiate(batch, point, step, host_draws=host_draws)
         settle_sparse(self.optimizer, self.parameters)
+        if self.scale is not None and before is not None and not self.scale.made(loss, self.parameters, step):
+            before.put_back()
+            self._clear_gradients()
+            return None
         limit = self.rule.clip_norm
         norm = None if limit is None else clip_gradients(self.parameters, limit)
         self.apply(step)
         return loss, norm
 
     def differentiate(self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool) -> torch.Tensor:
-        """The loss [] of a batch; the gradients of the parameters are those of it afterwards."""
+        """The loss [] of a batch; the gradients of the parameters are those of it afterwards.
+
+        batch: that of the loss, or `Slices`. Raises WorkloadError, with nothing changed, where no slice has a weight.
+        """
+        if isinstance(batch, Slices):
+            return self._by_slices(batch, point, step)
         self.prepare(step, host_draws=host_draws)
         loss = self.loss(self.model, batch, point)
-        loss.backward()
+        self.backward(loss)
         return loss.detach()  # type: ignore[no-any-return]
 
-    def prepare(self, step: int, *, host_draws: bool) -> None:
-        """Seed the generators that the loss may draw from; clear the gradients; train mode."""
-        seed_torch_generators(draw_seed(Draws.LOSS, self.rule.seed, step), self.device)
+    def _by_slices(self, slices: Slices, point: Mapping[str, Any], step: int) -> torch.Tensor:
+        shares = shares_of(slices.weights(), slices.count, step)
+        if shares.total is not None:
+            self.totals[step] = shares.total
+
+        def leaf(part: int) -> Weighted:
+            batch = slices[part]  # first: whoever makes it seeds the same generators
+            self.prepare(step, host_draws=True, part=part)
+            loss = self.loss(self.model, batch, point)
+            self.backward(loss)
+            return Weighted.of(loss, [parameter.grad for parameter in self.parameters], shares.of_each[part])
+
+        whole = tree_sum(leaf, range(slices.count), Weighted.plus)
+        for parameter, gradient in zip(self.parameters, whole.gradients, strict=True):
+            parameter.grad = gradient
+        return whole.loss
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a loss to those of the parameters: times the scale, where losses are scaled."""
+        scaled: Any = loss if self.scale is None else self.scale.scaled(loss)
+        scaled.backward()
+
+    def prepare(self, step: int, *, host_draws: bool, part: int = 0) -> None:
+        """Seed the generators that the loss may draw from, for slice `part`; clear the gradients; train mode."""
+        seed_torch_generators(draw_seed(Draws.LOSS, self.rule.seed, step, part), self.device)
         if host_draws:
-            HOST.seed(draw_seed(Draws.LOSS_HOST, self.rule.seed, step))
+            HOST.seed(draw_seed(Draws.LOSS_HOST, self.rule.seed, step, part))
         else:
             HOST.rest()
-        for parameter in self.parameters:
-            parameter.grad = None
+        self._clear_gradients()
         if not self.model.training:  # the last loss left it so; a trial that is resumed here would not know
             self.model.train()
+
+    def _clear_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def apply(self, step: int) -> None:
         """The optimizer's step at the learning rate of this step, times the factor of each parameter group."""

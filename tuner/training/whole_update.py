@@ -27,6 +27,7 @@ from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import OptimizerNotMade, settle_sparse
 from tuner.training.python_state import remembered
 from tuner.training.saving import num_bytes
+from tuner.training.slices_look import check_slice_weights
 from tuner.training.stability import clip_gradients, diverged_weights
 from tuner.training.trial_run import TrialRun
 from tuner.training.update import Update
@@ -72,14 +73,20 @@ def try_update(run: TrialRun) -> None:
         batch = run.batches.at(0)
     if setup.study.augment and workload.augments:
         with stage(f"{name}.augment", point):
-            batch = run.batch_at(0)
+            batch = run.slice_at(0)
     update = Update(setup, run.rule, run.model, run.parameters, run.optimizer)
     update.prepare(0, host_draws=False)
-    with stage(f"{name}.loss", point):
+    with _without_kernel(run), stage(f"{name}.loss", point):
         loss = update.loss(run.model, batch, point)
     _check_loss(loss, name)
     with stage("the backward pass of the loss"):
         loss.backward()
+    if run.rule.slices > 1:
+        slices = run.batch_at(0)
+        with stage(f"{name}.weight of a slice", point):
+            check_slice_weights(run, slices)
+        with stage("the slices of the first batch", point):
+            loss = update.differentiate(slices, point, 0, host_draws=True)
     with stage("the optimizer's step"):
         settle_sparse(run.optimizer, run.parameters)
     if run.rule.clip_norm is not None:
@@ -89,9 +96,24 @@ def try_update(run: TrialRun) -> None:
         update.apply(0)
     with stage("the norm of gradient and weights"):
         diverged_weights(run.read_gradient_norm(), run.parameters, 1)
-    run.draws = HOST.touched
+    run.draws = run.draws or HOST.touched
     run.losses.append(loss.detach())
-    run.step = 1
+    run.moved()
+
+
+@contextmanager
+def _without_kernel(run: TrialRun) -> Iterator[None]:
+    """Say the way out where it is likely that torch has no kernel for recurrent layers in fp16 on a CPU."""
+    try:
+        yield
+    except WorkloadError as error:
+        recurrent = [type(one).__name__ for one in run.model.modules() if isinstance(one, torch.nn.RNNBase)]
+        if not (recurrent and run.rule.precision == "fp16" and run.setup.device.type == "cpu"):
+            raise
+        raise WorkloadError(
+            f'{error}; torch may have no kernel for {recurrent[0]} in fp16 on this CPU: write precision="bf16" or '
+            '"float32", or train on a GPU'
+        ) from error
 
 
 def _check_loss(loss: object, name: str) -> None:
@@ -197,7 +219,7 @@ def _restored(run: TrialRun, saved: Mapping[str, Any]) -> TrialRun:
 
 def _check_loaded(restored: TrialRun, saved: Mapping[str, Any]) -> None:
     now = restored.state()
-    for part in ("model", "optimizer", "losses"):
+    for part in ("model", "optimizer", "losses", *({"averages"} & saved.keys())):
         _check_same_bits(saved[part], now[part], f"the {part} of a loaded state")
 
 
@@ -217,9 +239,14 @@ def _difference(live: TrialRun, restored: TrialRun) -> str:
     one, other = live.losses[-1], restored.losses[-1]
     if not _same(one, other):
         return f"the loss of its next update is {float(other)!r} instead of {float(one)!r}"
-    mine, theirs = tensors_of(live.model), tensors_of(restored.model)
+    mine, theirs = _trained(live), _trained(restored)
     first = next((name for name, value in mine.items() if not _same(value, theirs.get(name))), "")
     return first and f"{first} is another after its next update"
+
+
+def _trained(run: TrialRun) -> dict[str, torch.Tensor]:
+    averages = {} if run.averages is None else run.averages.state()
+    return tensors_of(run.model) | {f"the average of {name}": value for name, value in averages.items()}
 
 
 def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], difference: str, suspects: list[str]) -> None:
@@ -276,12 +303,13 @@ class _Kept(TrainingBatches):
     def __init__(self, batches: TrainingBatches) -> None:
         vars(self).update(vars(batches))
         self._batches = batches
-        self._known: dict[int, Any] = {}
+        self._known: dict[tuple[int, int], Any] = {}
 
-    def at(self, step: int) -> Any:
-        if step not in self._known:
-            self._known[step] = self._batches.at(step)
+    def at(self, step: int, part: int = 0) -> Any:
+        key = step, part
+        if key not in self._known:
+            self._known[key] = self._batches.at(step, part)
         try:
-            return copy.deepcopy(self._known[step])
+            return copy.deepcopy(self._known[key])
         except Exception:  # an object of the user's that cannot be copied
-            return self._known[step]
+            return self._known[key]

@@ -36,7 +36,7 @@ from tuner.analysis.pooled_gains import (
     pooled_gain,
     too_little_evidence,
 )
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import WITHOUT_STOPPING, StudyFrames, stopping_words
 from tuner.analysis.trial_curves import MINIMUM_CURVE, Curves, common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 from tuner.records.budget_origin import BudgetOrigin
@@ -162,6 +162,8 @@ def shorter_budget(table: pd.DataFrame, budget: int) -> int:
 
 def _verdict(frames: StudyFrames, found: _Steps) -> tuple[str, str]:
     known = found.curves.resolved
+    if frames.study.patience_steps:
+        return "inconclusive", stopping_words(frames)
     missing = unresolved(found.curves) or too_little_evidence(int(known.sum()), found.curves.steps.size)
     if missing is not None:
         return "inconclusive", missing
@@ -210,8 +212,9 @@ def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> tuple[S
     if verdict in ("maybe_too_short", "mixed"):
         falls = frames.ends_at_zero(table["trial"])
         unknown = "" if falls else ", and the schedule of these trials is not known"
-        doubts = () if falls is False else (f"{_LATE_EXPECTED}{unknown}: train one trial longer to find out.",)
-        return "weak" if verdict == "maybe_too_short" and doubts else whole, doubts
+        doubts = [] if falls is False else [f"{_LATE_EXPECTED}{unknown}: train one trial longer to find out."]
+        doubts += [LATE_AVERAGES] if frames.averages_late(table["trial"]) else []
+        return "weak" if verdict == "maybe_too_short" and doubts else whole, tuple(doubts)
     start = EARLY if verdict == "too_long" else LATE
     if rate_died(frames, table["trial"], start):
         return "weak", (
@@ -222,6 +225,10 @@ def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> tuple[S
 
 
 _LATE_EXPECTED = "A learning rate that decays to (almost) zero makes late best steps expected (D9)"
+LATE_AVERAGES = (
+    "Averages of the weights are evaluated, which show where the weights have been: late best steps are expected of "
+    "them, as under a decay to zero (D9); only a longer run decides."
+)
 
 
 def _caveats(table: pd.DataFrame, verdict: str) -> Iterator[str]:
@@ -250,7 +257,7 @@ def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> 
     if verdict == "ok":
         keep = f"Keep {study.length_in_words}."
         return f"{keep} To be sure, retrain trial {table['trial'].iloc[0]} with a later decay." if weak else keep
-    return _missing(found, budget)
+    return WITHOUT_STOPPING if study.patience_steps else _missing(found, budget)
 
 
 def _missing(found: _Steps, budget: int) -> str:

@@ -33,7 +33,7 @@ def failed_findings(frames: StudyFrames) -> list[Finding]:
     return [
         QUESTION.answer(
             name,
-            "some_failed" if len(frames.complete) else "all_failed",
+            "some_failed" if len(frames.selectable) else "all_failed",
             f"{len(failed)} of {len(trials)} trials FAILED and do not count in any answer: {told}.",
             failed[["trial", "reason", "steps", "attempt"]].reset_index(drop=True),
             strength="strong",

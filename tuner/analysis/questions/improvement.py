@@ -13,7 +13,7 @@ from tuner.analysis.learning_rates import rate_died
 from tuner.analysis.levels import LATE, Gains, gains_after
 from tuner.analysis.noise import Array
 from tuner.analysis.pooled_gains import MINIMUM_GOOD, NEGLIGIBLE_LATE, PooledGain, pooled_gain
-from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.best_steps import LATE_AVERAGES, best_steps_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import common_curves, split_metrics
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
@@ -77,14 +77,15 @@ def improvement_finding(frames: StudyFrames) -> Finding:
         verdict = next((each for each in ("still_improving", "got_worse", "saturated") if row[each]), verdict)
     good = good_trials(frames)["trial"]
     falls = frames.ends_at_zero(good) if verdict == "still_improving" else False
+    late = verdict == "still_improving" and frames.averages_late(good)
     died = verdict == "saturated" and bool(rate_died(frames, good, LATE))
     found = QUESTION.answer(
         frames.study.name,
         verdict,
         _summary(frames, table, verdict),
         table,
-        strength="moderate" if falls is False and not died else "weak",
-        caveats=_caveats(falls, died=died),
+        strength="moderate" if falls is False and not died and not late else "weak",
+        caveats=(*_caveats(falls, died=died), *((LATE_AVERAGES,) if late else ())),
     )
     return replace(found, action=_action(frames, verdict))
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.replicates import LEVEL, gained_or_lost, transfer_pairs
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import StudyFrames, stopping_words
 
 MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no standard deviation
 
@@ -56,6 +56,8 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
     pairs["gain"] = sign * (pairs["value_before"] - pairs["value"])
     verdict, summary = _verdict(pairs, short, long)
     few = int((pairs["seeds"] == "fresh").sum()) < MINIMUM_PAIRS
+    if few and after.stopped_early().any():
+        summary = f"{stopping_words(after)}. {summary}"
     action = (
         UNTIL_COMPLETE if few and after.unfinished else _ACTIONS[verdict].format(short=f"{short:,}", long=f"{long:,}")
     )

@@ -28,7 +28,7 @@ from tuner.analysis.replicates import (
     transfer_pairs,
     trial_noise,
 )
-from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames
+from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames, stopping_words
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range
 
 MINIMUM_RANKED = 4  # [P] points with fresh seeds below which a rank correlation shows nothing
@@ -179,6 +179,9 @@ def winner_finding(comparison: Comparison) -> Finding:
             "they cannot be compared."
         )
         promote = "Promote two or more configurations with fresh seeds."
+        if comparison.after.stopped_early().any():
+            summary = f"{stopping_words(comparison.after)}. {summary}"
+            promote = "Leave patience_steps out of the round."
         action = UNTIL_COMPLETE if comparison.after.unfinished else promote
         return comparison.finding("winner", "unconfirmed", summary, action)
     rival, found = tested[1], comparison.contrast(first, tested[1])

@@ -9,7 +9,7 @@ import pandas as pd
 from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.round_frames import WIDENING_NUMBERS
 from tuner.analysis.stage_effort import StageEffort, effort_of
-from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.study_frames import ranked_results
 from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
 from tuner.design.study import Study
 from tuner.plots.catalog import PLOTS
@@ -22,6 +22,7 @@ from tuner.report.wording import NOTHING, domain_words, readable, scale_words, s
 from tuner.shown import counted
 
 MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` lists all
+_STOPPED = "stopped early at"  # a column of steps, where a trial of the round did
 _UNCOUNTED = ("failed", "infeasible", "complete", "running", "waiting", "cancelled")  # most urgent first
 
 
@@ -61,7 +62,7 @@ def studies(material: Material) -> list[Part]:
 
 def _page(material: StudyMaterial, before: StudyMaterial | None, effort: StageEffort) -> StudyPage:
     study, frames = material.study, material.frames
-    ranked = ranked_trials(frames)
+    ranked = ranked_results(frames)
     return StudyPage(
         study=study,
         facts=(*_facts(material), *_behind(material, effort), *_widenings(material), *_steps(material)),
@@ -82,7 +83,7 @@ def _facts(material: StudyMaterial) -> list[tuple[str, str]]:
     return [
         (
             "Budget",
-            f"{study.length_in_words}, evaluated every {counted(budget.evaluate_every, 'step')}",
+            f"{study.trains_in_words}, evaluated every {counted(budget.evaluate_every, 'step')}",
         ),
         ("Schedule", schedule_words(study.schedule, frames.schedules.values()) if scheduled else of_the_loop),
         ("Optimizer", study.optimizer or _optimizer(material)),
@@ -97,7 +98,7 @@ def _behind(material: StudyMaterial, effort: StageEffort) -> Iterator[tuple[str,
     if material.study.start:
         yield "Control", f"{effort.words}, and nothing of an earlier stage (C5)"
     elif effort.inherited:
-        yield "Steps of a trial", effort.words
+        yield "Steps of a trial", ("at most " if material.study.patience_steps else "") + effort.words
 
 
 def _optimizer(material: StudyMaterial) -> str:
@@ -195,14 +196,16 @@ def _round_plots(material: StudyMaterial, before: StudyMaterial | None) -> Itera
 
 def _complete(material: StudyMaterial, ranked: pd.DataFrame) -> Table:
     names = material.frames.hyperparameters
-    columns = ["trial", "best_value", "best_step", "last_value", *names, "seed"]
+    stopped = material.frames.stopped_early(ranked)
+    ranked = ranked.assign(**{_STOPPED: ranked["steps"].where(stopped).astype("Int64")})
+    columns = ["trial", "best_value", "best_step", "last_value", *[_STOPPED] * bool(stopped.any()), *names, "seed"]
     titles = {"best_value": f"best {material.study.objective.metric}", "last_value": "last"}
     return table_of(ranked[columns], most=MOST_TRIALS, marked=[0], titles=titles, names=names)
 
 
 def _uncounted(material: StudyMaterial) -> Table:
     frames, names = material.frames, material.frames.hyperparameters
-    rest = frames.trials[~frames.trials["trial"].isin(frames.complete["trial"])]
+    rest = frames.trials[~frames.trials["trial"].isin(frames.selectable["trial"])]
     places = {state: place for place, state in enumerate(_UNCOUNTED)}
     rest = rest.assign(place=rest["state"].map(places)).sort_values(["place", "trial"], kind="stable")
     silent = (rest["state"] == "complete") & (rest["reason"] == "")

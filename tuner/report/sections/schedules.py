@@ -1,6 +1,6 @@
 """Learning rate schedules of the rounds, and how a longer round uses its extra steps (A34-A43)."""
 
-from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.study_frames import ranked_results
 from tuner.budget.schedules import Schedule
 from tuner.budget.transfer import transfer_report
 from tuner.plots.schedules import SCHEDULES, base_rate, schedules_frame, schedules_plot
@@ -41,7 +41,7 @@ def schedules(material: Material) -> list[Part]:
 
 
 def _best(material: Material, study: StudyMaterial) -> TrialRecord | None:
-    ranked = ranked_trials(study.frames)
+    ranked = ranked_results(study.frames)
     return material.record(study, int(ranked["trial"].iloc[0])) if len(ranked) else None
 
 
@@ -58,9 +58,12 @@ def _transfer(material: Material, study: StudyMaterial, record: TrialRecord) -> 
     if len(long) <= len(short):
         return f"{mine} trains no longer than {theirs}.", ()
     report = transfer_report(short, long)
+    stopped = f"{mine} stopped early, at step {record.step:,}. " if record.stopped_early else ""
+    mine = f"The schedule of {mine}" if stopped else mine
     return (
-        f"{mine} trains {counted(report.extra_steps, 'step')} more than {theirs}; {report.extra_share_at_low_rate:.0%} "
-        f"of them at less than a tenth of the base rate (A35). {_decay_words(short, long)}",
+        f"{stopped}{mine} trains {counted(report.extra_steps, 'step')} more than {theirs}; "
+        f"{report.extra_share_at_low_rate:.0%} of them at less than a tenth of the base rate (A35). "
+        f"{_decay_words(short, long)}",
         tuple(f"{mine}: {warning}." for warning in report.warnings),
     )
 
@@ -89,7 +92,7 @@ def _row(study: StudyMaterial, record: TrialRecord, schedule: Schedule) -> tuple
     return (
         f"{study.study.name} trial {record.number}",
         readable(base_rate(study.frames, record.number)),
-        f"{len(schedule):,}",
+        f"{record.step:,} of {len(schedule):,}" if record.stopped_early else f"{len(schedule):,}",
         f"{warmup:,}",
         f"{len(schedule) - warmup - decay:,}",
         f"{decay:,}" if decay else NOTHING,

@@ -56,7 +56,8 @@ def stages(material: Material) -> list[Part]:
 def _lead(stage: RecordedStage) -> str:
     if stage.start is None:
         return "Other campaigns start from the weights that this one selected."
-    own = "" if stage.max_train_steps is None else f"; a trial of its last round trains {stage.max_train_steps:,} more"
+    steps = "" if stage.max_train_steps is None else f"{stage.limit}{stage.max_train_steps:,}"
+    own = f"; a trial of its last round trains {steps} more" if steps else ""
     fresh = f", without {stage.start.fresh}" if stage.start.fresh else ""
     return (
         f"This stage started from weights with {stage.inherited_steps:,} inherited steps{own}. Carried: "
@@ -70,8 +71,8 @@ def _start(one: Selected) -> str:
 
 
 def _row(ledger: Ledger, one: RecordedStage, here: str) -> StageRow:
-    trial = NOTHING if one.max_train_steps is None else f"{one.max_train_steps:,}"
-    whole = NOTHING if one.max_train_steps is None else f"{one.steps_in_all:,}"
+    trial = NOTHING if one.max_train_steps is None else f"{one.limit}{one.max_train_steps:,}"
+    whole = NOTHING if one.max_train_steps is None else f"{one.limit}{one.steps_in_all:,}"
     cells = (one.starts_from or NOTHING, f"{one.trained_steps:,}", trial, f"{one.inherited_steps:,}", whole)
     return StageRow(one.campaign, "" if one.campaign == here else _page(ledger, one.campaign), cells)
 

@@ -1,0 +1,107 @@
+"""The memory that one trial takes while it trains: what it is made of, whether it fits, and what would."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tuner.shown import readable_bytes
+
+SHARE = 0.9  # [P] of the free memory that an advice fills: other programs, and what no allocator counts, need the rest
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """Bytes that a trial holds at once in an update, on the device that it trains on.
+
+    parameters: trained and frozen. gradients: of all trained parameters. optimizer: its state after a step. buffers: of
+    the model. batch: the examples of an update. activations: what the loss of so many `examples` holds for its
+    gradient. peak: the most that an update takes beyond parameters, optimizer, buffers and batch: gradients,
+    activations and temporary tensors as they come and go. batch_size: examples of an update. kept: copies that the
+    program holds, of the best weights and of a state that is being saved. free: memory that the trial could take, what
+    it holds already included. whole: the update was made with a whole batch, and not worked out from portions of it.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    buffers: int
+    batch: int
+    activations: int
+    examples: int
+    batch_size: int
+    peak: int
+    kept: int = 0
+    free: int = 0
+    whole: bool = True
+
+    @property
+    def standing(self) -> int:
+        """What stays from one update to the next, with the batch."""
+        return self.parameters + self.optimizer + self.buffers + self.batch + self.kept
+
+    @property
+    def temporary(self) -> int:
+        """What the highest point of an update takes beyond gradients and activations."""
+        return max(0, self.peak - self.gradients - self.activations)
+
+    @property
+    def needed(self) -> int:
+        """At the highest point of an update."""
+        return self.standing + self.peak
+
+    def needed_with(self, examples: int) -> int:
+        """The same with so many examples of each batch at a time: activations grow with them, nothing else does.
+
+        From two portions on, gradients are held of one that is computed and of those that are added up.
+        """
+        sums = max(0, -(-self.batch_size // examples) - 1).bit_length()
+        growing = (self.activations + self.temporary) * examples // max(1, self.examples)
+        return self.standing + (1 + sums) * self.gradients + growing
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory that is free is enough."""
+        return self.needed <= self.free
+
+    @property
+    def micro_batch_size(self) -> int:
+        """The largest part of a batch that fits into the free memory, which divides it; 0 where none does."""
+        smaller = (size for size in _divisors(self.batch_size) if size < self.examples)
+        return next((size for size in smaller if self.needed_with(size) <= SHARE * self.free), 0)
+
+    @property
+    def words(self) -> str:
+        """What a trial takes, for a person."""
+        examples = f" ({self.examples:,} example{'s' * (self.examples != 1)})"
+        parts = (
+            ("parameters", self.parameters, ""), ("gradients", self.gradients, ""),
+            ("optimizer state", self.optimizer, ""), ("buffers", self.buffers, ""), ("batch", self.batch, ""),
+            ("activations", self.activations, examples), ("temporary tensors", self.temporary, ""),
+            ("copies of weights that are kept", self.kept, ""),
+        )  # fmt: skip
+        told = ", ".join(f"{what} {readable_bytes(size)}{more}" for what, size, more in parts if size)
+        return f"a trial needs about {readable_bytes(self.needed)} of memory while it trains: {told}"
+
+    def advice(self, owner: str) -> str:
+        """Why memory ends and what to write. `owner`: the class of the workload."""
+        free = f"{readable_bytes(self.free)} {'is' if self.free >= 1000 else 'are'} free"
+        needed = (
+            f"the step needs about {readable_bytes(self.needed)} (activations {readable_bytes(self.activations)} for "
+            f"{self.examples:,} examples); {free}"
+        )
+        size = self.micro_batch_size
+        if size:
+            return (
+                f"{needed}; micro_batch_size = {size} would need about {readable_bytes(self.needed_with(size))}: write "
+                f"micro_batch_size = {size} in {owner}"
+            )
+        if self.needed_with(1) <= SHARE * self.free:  # a batch that has no smaller part, as of one example
+            return f"{needed}; make the model smaller, or recompute activations in it (torch.utils.checkpoint)"
+        return (
+            f"{needed}; one example at a time would still need about {readable_bytes(self.needed_with(1))}: take a "
+            "smaller model, an optimizer with less state, or recompute activations (torch.utils.checkpoint)"
+        )
+
+
+def _divisors(number: int) -> Iterator[int]:
+    """The numbers that divide it, the largest first."""
+    return (one for one in range(number, 0, -1) if number % one == 0)

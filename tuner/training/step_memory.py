@@ -1,0 +1,151 @@
+"""The memory that a trial takes: measured in an update, or worked out from two portions of a batch before one is made.
+
+The gradient of a whole batch takes what the portions show on a straight line; where it grows faster (a loss that
+compares all examples of a batch with each other) only a whole update shows it.
+"""
+
+import gc
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import torch
+
+from tuner.records import StepMemory
+from tuner.training.allocations import allocated, bytes_of
+from tuner.training.best import snapshot_bytes
+from tuner.training.containers import leaves
+from tuner.training.first_loss import left_as_it_was
+from tuner.training.memory import free_bytes
+from tuner.training.optimizers import state_bytes
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.saving import BACKGROUND_BYTES, num_bytes
+from tuner.training.update import Update
+
+if TYPE_CHECKING:
+    from tuner.training.trial_run import TrialRun  # which asks for this when its memory ends
+
+PORTION = 8  # of so many parts of a batch, one and two are tried
+
+
+def memory_of_update(run: "TrialRun") -> StepMemory:
+    """Make an update of a throw-away trial, and the loss of a slice once more, and see what they take.
+
+    To be called after a first update, which makes what stays: the optimizer's state, the workspaces of libraries.
+    """
+    update, step = _update_of(run), min(run.step, len(run.rates) - 1)
+    batch = run.batch_at(step)
+    _clear(run)
+    with allocated(run.setup.device) as whole:
+        update.make(batch, run.point, step, host_draws=run.draws)
+    gradients = bytes_of([one.grad for one in run.parameters if one.grad is not None])
+    size = run.batches.batch_size
+    examples = size // run.rule.slices
+    part = batch if run.rule.slices == 1 else run.setup.data.training.some(examples)[0]
+    _clear(run)
+    activations = _of_loss(run, update, part)
+    return _memory(run, batch, (gradients, activations, whole.peak), examples)
+
+
+def foreseen_memory(run: "TrialRun") -> StepMemory:
+    """What an update of a whole batch will probably take, from the loss and gradient of two portions of one.
+
+    Raises what the loss raises; what it leaves in the model (running means) stays there.
+    """
+    update, size = _update_of(run), run.batches.batch_size // run.rule.slices
+    split = run.setup.data.training
+    small = max(1, size // PORTION)
+    large = min(2 * small, size)
+    _tried(run, update, split.some(small)[0])  # makes what stays
+    one, other = (_tried(run, update, split.some(count)[0]) for count in (small, large))
+    gradients = bytes_of([*run.parameters])
+    activations, working = (
+        _on_a_line((small, mine), (large, more), size) for mine, more in zip(one, other, strict=True)
+    )
+    batch = split.some(small)[0]
+    grown = run.batches.batch_size / small
+    peak = max(working, activations) + gradients * (1 if size == run.batches.batch_size else 2)
+    found = _memory(run, batch, (gradients, activations, peak), size, grown)
+    _clear(run)
+    return found
+
+
+def _on_a_line(first: tuple[int, int], second: tuple[int, int], size: int) -> int:
+    """What `size` examples take, by what two numbers of examples take."""
+    (few, low), (many, high) = first, second
+    return high if many == few else max(low, round(low + (high - low) / (many - few) * (size - few)))
+
+
+def _tried(run: "TrialRun", update: Update, batch: object) -> tuple[int, int]:
+    """Bytes that the loss of a batch holds, and the most that its gradient takes besides the gradients themselves."""
+    _clear(run)
+    update.prepare(0, host_draws=False)
+    device = run.setup.device
+    with allocated(device) as forward:
+        loss = update.loss(run.model, batch, run.point)
+    with allocated(device) as backward:
+        loss.backward()
+    del loss
+    gradients = bytes_of([one.grad for one in run.parameters if one.grad is not None])
+    return forward.left, max(forward.peak, forward.left + backward.peak - gradients)
+
+
+def _of_loss(run: "TrialRun", update: Update, batch: object) -> int:
+    update.prepare(0, host_draws=False)
+    with allocated(run.setup.device) as forward:
+        loss = update.loss(run.model, batch, run.point)
+    del loss
+    return forward.left
+
+
+def _memory(
+    run: "TrialRun", batch: object, measured: tuple[int, int, int], examples: int, grown: float = 1.0
+) -> StepMemory:
+    """`measured`: gradients, activations of so many examples, and the peak of an update.
+
+    grown: a whole batch is so many times the one that is given; 1 where a whole one was trained on.
+    """
+    gradients, activations, peak = measured
+    parameters, buffers = bytes_of(list(run.model.parameters())), bytes_of(list(run.model.buffers()))
+    there = num_bytes(list(run.optimizer.state.values()))
+    optimizer = there or state_bytes(run.optimizer)
+    return StepMemory(
+        parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buffers,
+        batch=round(grown * _batch_bytes(batch)), activations=activations, examples=examples,
+        batch_size=run.batches.batch_size, peak=peak, kept=_kept_bytes(run, optimizer),
+        free=free_bytes(run.setup.device) + parameters + buffers + there, whole=grown == 1.0,
+    )  # fmt: skip
+
+
+def _batch_bytes(batch: object) -> int:
+    """Of its tensors, which may be parts of a larger memory."""
+    return sum(one.numel() * one.element_size() for one in leaves(batch) if isinstance(one, torch.Tensor))
+
+
+def _kept_bytes(run: "TrialRun", optimizer: int) -> int:
+    """The best weights, and on the CPU the copy of a large state that is saved in the background."""
+    model = snapshot_bytes(run.model)
+    state = model + optimizer
+    saved = state if run.setup.device.type == "cpu" and state >= BACKGROUND_BYTES else 0
+    return run.setup.study.keep_best * model + saved
+
+
+def _update_of(run: "TrialRun") -> Update:
+    return Update(run.setup, run.rule, run.model, run.parameters, run.optimizer)
+
+
+def _clear(run: "TrialRun") -> None:
+    for parameter in run.parameters:
+        parameter.grad = None
+
+
+def out_of_memory_words(run: "TrialRun") -> str:
+    """What an update of a trial needs, how much is free, and what to write; "" where that cannot be found out.
+
+    To be called once nothing holds the tensors of the update that failed.
+    """
+    workload = run.setup.workload
+    _clear(run)
+    gc.collect()
+    with suppress(Exception), callers_generators_restored(run.setup.device), left_as_it_was(workload):
+        return foreseen_memory(run).advice(type(workload).__name__)
+    return ""
