@@ -154,6 +154,7 @@ class StabilityPlan:
             num_trials=self.asked.seeds * each_seed,
             schedule=constant(),
             keep_best=1,
+            patience_steps=0,
             round=None,
             lineage=((source.name, f"trial {number}"),),
             scientific=(),
