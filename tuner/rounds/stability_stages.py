@@ -158,7 +158,6 @@ class StabilityPlan:
             round=None,
             lineage=((source.name, f"trial {number}"),),
             scientific=(),
-            patience_steps=0,
         )
 
     def _trial(self, study: Study, number: int, multiple: float, warmup: int, seed: int) -> Trial:
