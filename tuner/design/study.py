@@ -97,6 +97,16 @@ class Study:
         """How long its trials train: the budget, "at most 1,500 steps" where trials may stop early."""
         return f"at most {self.length_in_words}" if self.patience_steps else self.length_in_words
 
+    @property
+    def limit_words(self) -> str:
+        """That its trials may stop early, so that planned steps and time are limits; "" where they train all steps."""
+        if not self.patience_steps:
+            return ""
+        return (
+            f"{self.name}: steps and time are at most these: a trial stops early where its metric has not improved for "
+            f"{self.patience_steps:,} steps"
+        )
+
     def in_words(self, steps: int) -> str:
         """Steps of this study like "1,500 steps (24 epochs)"; steps alone where the length of an epoch is not known."""
         return steps_in_words(steps, self.steps_per_epoch)
