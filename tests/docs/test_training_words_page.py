@@ -23,6 +23,7 @@ from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.rounds.prepared_round import LONG_WARMUP
 from tuner.training.averages import Exponential
+from tuner.training.optimizers import make_optimizer, state_bytes
 from tuner.training.preflight import check_workload
 from tuner.training.trial_run import TrialRun
 from tuner.training.unread import unread
@@ -248,6 +249,24 @@ def test_two_running_means_in_8_bits_are_2_bytes_a_parameter():
     means = [one for one in optimizer.state[weight].values() if one.numel() == 1000]
     now, in_8_bits = sum(one.element_size() for one in means), len(means) * 8 // 8
     says("Optimizers", f"in 8 bits: {in_8_bits} bytes a parameter and some scales, in place of {now}.")
+
+
+@pytest.mark.needs("bitsandbytes")
+@pytest.mark.parametrize(("weights", "each"), [(4095, 8.0), (4096, 2 + 8 / 256)])
+def test_small_layers_keep_8_bytes_a_parameter_under_adamw_8bit(weights, each):
+    weight = torch.nn.Parameter(torch.zeros(weights))
+    kept = state_bytes(make_optimizer("adamw_8bit", one_group([weight]), {}, 0.01))
+    tables = 2 * 256 * 4 if weights == 4096 else 0  # what the 256 numbers of 8 bits mean, once for all layers
+    assert kept == each * weights + tables
+    says("Optimizers", "Layers of fewer than 4,096 weights keep 8 bytes a parameter", "| 2.03, 8 in a tensor of fewer")
+
+
+def test_the_schedule_of_schedule_free_adamw_is_constant():
+    says("Optimizers", "With any schedule but `constant()` it is refused")
+    rounds = code("Optimizers").campaign.rounds
+    assert tuner.Campaign(Mine(), optimizer="schedule_free_adamw", rounds=rounds).schedule == tuner.constant()
+    with pytest.raises(tuner.errors.DeclarationError, match=r"under schedule=constant\(\) alone"):
+        tuner.Campaign(Mine(), optimizer="schedule_free_adamw", rounds=rounds, schedule=tuner.cosine())
 
 
 def test_the_optimizers_of_the_code_are_known():

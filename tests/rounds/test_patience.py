@@ -49,7 +49,7 @@ def test_a_patience_that_stops_too_early_or_never_is_noted(patience, noted, fold
         told = [warning for warning in made.warnings if "patience_steps" in warning]
         assert [noted in one for one in told] == [True] * bool(noted), told
         plan = plan_study(session, made.study, made.trials)
-        assert bool(plan.at_most) == bool(patience)
+        assert bool(plan.study.limit_words) == bool(patience)
         assert plan.steps == len(made.trials) * 400 - plan.saved_steps, "a limit: as if nothing stopped"
 
 

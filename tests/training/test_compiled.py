@@ -1,5 +1,6 @@
 """Models that a study compiles, or whose activations it computes a second time: the bits, the names, the identity."""
 
+import copy
 import subprocess
 import sys
 
@@ -26,6 +27,7 @@ from tuner.training.extra_state import load_weights, state_dict_of
 from tuner.training.inherited import StartWeights
 from tuner.training.preflight import check_workload, measured_price
 from tuner.training.trial_run import TrialRun
+from tuner.training.value_digests import value_digest
 
 BACKEND = "aot_eager"
 
@@ -157,7 +159,7 @@ class Rates(Tiny):
 
 def test_a_tenth_trial_of_a_process_is_compiled_as_the_first_one_is(tmp_path):
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), dropout=uniform(0.1, 0.5))
-    study, recorder = tiny_study(num_trials=10, space=space, budget=StepBudget(2, 1)), TrialsRecorder()
+    study, recorder = tiny_study(num_trials=10, space=space, budget=StepBudget(5, 5)), TrialsRecorder()
     graphs = torch._dynamo.utils.counters["stats"]
     made = []
     for trial in planned_trials(study):
@@ -221,6 +223,7 @@ def test_compiled_in_place_and_a_compiled_loss_are_refused_too():
         check_obstacles(nn.Linear(2, 2), torch.compile(F.mse_loss, backend=BACKEND))
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize(
     ("reentrant", "told"), [(False, "computed again for the gradient"), (True, "use_reentrant=True")]
 )
@@ -259,6 +262,20 @@ print(first, first == value_digest([model, double, made()]))
 """
 
 
+def test_a_compiled_module_has_one_identity_however_often_it_is_made():
+    plain = nn.Linear(2, 2)
+    first, second = (torch.compile(copy.deepcopy(plain), backend=BACKEND) for _ in range(2))
+    third, fourth = copy.deepcopy(plain), copy.deepcopy(plain)
+    for one in (third, fourth):
+        one.compile(backend=BACKEND)
+    found = value_digest(first)
+    assert found == value_digest(second)
+    assert value_digest(third) == value_digest(fourth) != value_digest(plain)
+    assert found != value_digest(plain)
+    assert found != value_digest(torch.compile(nn.Linear(2, 2), backend=BACKEND)), "other weights"
+
+
+@pytest.mark.slow
 def test_a_compiled_module_has_one_identity_in_every_process():
     found = [
         subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout for _ in "ab"

@@ -174,7 +174,7 @@ class CampaignPlan:
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        limits = [one.at_most for one in self.stages if one.at_most]
+        limits = [one.study.limit_words for one in self.stages if one.study.limit_words]
         table = [self.table.to_string(index=False)] if self.stages else map(repr, self.rounds)
         return "\n".join([*table, *limits])
 

@@ -242,7 +242,7 @@ class Group:
             if shares.total is not None:
                 run = self.runs[trial] if trial in self.live else first
                 run.totals[run.step] = shares.total
-            wide = [torch.as_tensor(one, dtype=torch.float64, device=self.setup.device) for one in shares.of_each]
+            wide = [torch.as_tensor(one, dtype=torch.float64, device=self.norms.device) for one in shares.of_each]
             of_each.append(torch.stack(wide))
         return torch.stack(of_each, 1).expand(-1, len(self.runs)).contiguous()
 

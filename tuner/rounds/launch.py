@@ -111,16 +111,6 @@ class Plan:
         return len(self.trials) * self.study.budget.max_train_steps - self.saved_steps
 
     @property
-    def at_most(self) -> str:
-        """That its trials may stop early, so that its steps and its time are limits; "" where they train all steps."""
-        if not self.study.patience_steps:
-            return ""
-        return (
-            f"{self.study.name}: steps and time are at most these: a trial stops early where its metric has not "
-            f"improved for {self.study.patience_steps:,} steps"
-        )
-
-    @property
     def seconds(self) -> float:
         """Estimated time of all trials, one after the other, evaluations and compiling included."""
         return self.steps * self.price.step_ms / 1e3 + self.evaluation_seconds + self.compile_seconds

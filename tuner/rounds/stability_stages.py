@@ -154,10 +154,10 @@ class StabilityPlan:
             num_trials=self.asked.seeds * each_seed,
             schedule=constant(),
             keep_best=1,
+            patience_steps=0,
             round=None,
             lineage=((source.name, f"trial {number}"),),
             scientific=(),
-            patience_steps=0,
         )
 
     def _trial(self, study: Study, number: int, multiple: float, warmup: int, seed: int) -> Trial:
