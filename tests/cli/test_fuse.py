@@ -46,10 +46,12 @@ def test_a_group_that_runs_out_of_memory_goes_on_as_smaller_ones(tuner, tmp_path
             monkeypatch.setattr(Supervisor, "train", train)
         run = tuner("launch", write_study(place), "--fuse", "off" if place == alone else "4")
         assert run.code == 0, run.err
-    assert [record.getMessage() for record in caplog.records if "memory" in record.getMessage()] == [
+    said = [record.getMessage() for record in caplog.records if "memory" in record.getMessage()]
+    assert [one.partition(": ")[0] for one in said] == [
         "4 trials together ran out of memory; training 2",
         "2 trials together ran out of memory; training 1",
     ]
+    assert all("a trial needs about" in one and one.endswith(" free") for one in said)
     assert rows(alone, CURVES) == rows(halved, CURVES)
 
 

@@ -22,6 +22,8 @@ from tuner.design.words import WORDS as DELEGATED
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.rounds.prepared_round import LONG_WARMUP
+from tuner.training.averages import Exponential
+from tuner.training.optimizers import make_optimizer, state_bytes
 from tuner.training.preflight import check_workload
 from tuner.training.trial_run import TrialRun
 from tuner.training.unread import unread
@@ -96,7 +98,7 @@ def test_each_word_of_the_first_table_has_its_section_in_the_four_parts():
     first = re.findall(r"^\| \[[^\]]+\]\(#([\w-]+)\)", PAGE.split("\n## ")[0], re.MULTILINE)
     slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in SECTIONS]
     assert sorted(set(first)) == sorted(slugs)
-    assert len(slugs) == 13
+    assert len(slugs) == 14
     parts = ["What it is.", "What is often said.", "In a study file.", "What speaks about it."]
     for heading, text in SECTIONS.items():
         assert re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE) == parts, heading
@@ -249,10 +251,40 @@ def test_two_running_means_in_8_bits_are_2_bytes_a_parameter():
     says("Optimizers", f"in 8 bits: {in_8_bits} bytes a parameter and some scales, in place of {now}.")
 
 
+@pytest.mark.needs("bitsandbytes")
+@pytest.mark.parametrize(("weights", "each"), [(4095, 8.0), (4096, 2 + 8 / 256)])
+def test_small_layers_keep_8_bytes_a_parameter_under_adamw_8bit(weights, each):
+    weight = torch.nn.Parameter(torch.zeros(weights))
+    kept = state_bytes(make_optimizer("adamw_8bit", one_group([weight]), {}, 0.01))
+    tables = 2 * 256 * 4 if weights == 4096 else 0  # what the 256 numbers of 8 bits mean, once for all layers
+    assert kept == each * weights + tables
+    says("Optimizers", "Layers of fewer than 4,096 weights keep 8 bytes a parameter", "| 2.03, 8 in a tensor of fewer")
+
+
+def test_the_schedule_of_schedule_free_adamw_is_constant():
+    says("Optimizers", "With any schedule but `constant()` it is refused")
+    rounds = code("Optimizers").campaign.rounds
+    assert tuner.Campaign(Mine(), optimizer="schedule_free_adamw", rounds=rounds).schedule == tuner.constant()
+    with pytest.raises(tuner.errors.DeclarationError, match=r"under schedule=constant\(\) alone"):
+        tuner.Campaign(Mine(), optimizer="schedule_free_adamw", rounds=rounds, schedule=tuner.cosine())
+
+
 def test_the_optimizers_of_the_code_are_known():
     found = code("Optimizers")
     assert [found.campaign.optimizer, found.other.optimizer] == ["adagrad", "torch.optim.ASGD"]
     assert tuner.Campaign(Mine(), rounds=found.campaign.rounds).optimizer == "adamw"
+
+
+def test_averages_count_and_lag_as_the_page_says():
+    found = code("Averages of weights")
+    assert (found.campaign.ema_steps, found.space["ema_steps"].domain.choices) == (50, (None, 20, 80))
+    says("Averages of weights", f"0.99^100 = {0.99**100:.2f} of the newest")
+    says("Averages of weights", f"0.999^500 = {0.999**500:.2f} of the first weights")
+    average = 0.0
+    for place in range(1, 5001):
+        average += (place - average) * Exponential(100).share(place)
+    assert 5000 - average == pytest.approx(99, abs=1e-9)
+    says("Averages of weights", "it is 99 steps behind")
 
 
 def test_rates_per_layer_keep_their_ratio(tmp_path):

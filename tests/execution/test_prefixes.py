@@ -62,6 +62,21 @@ def test_a_longer_trial_resumes_from_the_trunk_of_the_shorter_one_with_the_same_
     assert found == from_scratch(tmp_path, long, after, Counting())
 
 
+@pytest.mark.parametrize("fuse", ["off", 3])
+def test_a_trunk_holds_the_averages_of_the_weights(fuse, tmp_path):
+    short = short_study(ema_steps=6)
+    long, trials = long_study(short), pinned(short)
+    after = [longer(trial, LONG) for trial in trials]
+    with bench(tmp_path / "shared") as shared:
+        shared.train(short, trials, fuse=fuse)
+        row = shared.train(long, after, fuse=fuse)
+        assert shared.inherited(row) == [TRUNK] * len(trials)
+        found = [shared.meaning(row, trial.number) for trial in after]
+        others = replace(long, name="round-3", ema_steps=7)
+        assert shared.inherited(shared.train(others, after)) == [0] * len(trials), "of other averages nothing is shared"
+    assert found == from_scratch(tmp_path, long, after)
+
+
 @pytest.mark.parametrize("stops", [(1,), (30, 40), (5, 5, 5, 20, 20)])
 def test_kills_in_between_change_nothing(stops, tmp_path):
     short = short_study()

@@ -1,5 +1,7 @@
 """Averages of the weights of trials that train together: the bits of each trial alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.fusible import Mlp, Residual, runs_of
@@ -7,6 +9,7 @@ from support.fusing import meaning, trained_alone, trained_together
 from support.tiny import Tiny, setting_for, tiny_study
 
 from tuner import SearchSpace, choice, integers, log_uniform
+from tuner.errors import Interrupted
 from tuner.fused.averages import GroupAverages
 from tuner.fused.engine import Fused
 from tuner.fused.evaluation import GroupEvaluation
@@ -59,6 +62,17 @@ def test_evaluating_together_shows_the_averages_of_all(workload):
     averages, runs[1].averages = runs[1].averages, None
     assert runs[1].evaluate() != first[1], "the weights themselves measure something else"
     runs[1].averages = averages
+
+
+def test_an_interrupted_evaluation_of_a_group_leaves_the_trained_weights():
+    runs = runs_of(Mlp(), 3, ema_steps=4)
+    group = exact_group(runs)
+    group.advance(6)
+    before, asked = digests(runs), []
+    group.setup = replace(group.setup, stop=lambda: asked.append(1) or len(asked) > 1)
+    with pytest.raises(Interrupted):
+        GroupEvaluation(group).of([0, 1, 2])
+    assert digests(runs) == before
 
 
 def test_one_call_moves_all_trials_that_move_alike(monkeypatch):

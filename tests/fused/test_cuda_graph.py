@@ -121,9 +121,9 @@ def played(monkeypatch):
     return spoils
 
 
-def prepared(workload, optimizer="adamw", **hyperparameters):
+def prepared(workload, optimizer="adamw", slices=1, **hyperparameters):
     space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), dropout=0.1, label_smoothing=0.1, **hyperparameters)
-    runs = runs_of(workload(), 3, space, optimizer=optimizer)
+    runs = runs_of(workload(), 3, space, optimizer=optimizer, slices=slices)
     for run in runs:
         run.rule = replace(run.rule, rates=_as_kernels_read_them(run.rates))
     return runs
@@ -135,7 +135,28 @@ def on_a_gpu(runs):
     return group
 
 
-CASES = [(Mlp, "adamw", {"clip_norm": 0.5}), (MlpWithDropout, "adam", {}), (Mlp, "sgd", {"momentum": 0.9})]
+class Weighed(MlpWithDropout):
+    """Slices of other weights at each step: a graph that froze them would be seen."""
+
+    def weight(self, batch):
+        return (batch[1] < 4).sum()
+
+
+class Drawn(Weighed):
+    """Each trial has its own batches, and so its own weights."""
+
+    def augment(self, batch, point, generator):
+        return batch[0], torch.randint(0, 10, batch[1].shape, generator=generator)
+
+
+CASES = [
+    (Mlp, "adamw", {"clip_norm": 0.5}),
+    (MlpWithDropout, "adam", {}),
+    (Mlp, "sgd", {"momentum": 0.9}),
+    (MlpWithDropout, "adamw", {"slices": 4}),
+    (Weighed, "adamw", {"slices": 8, "clip_norm": 0.5}),
+    (Drawn, "sgd", {"slices": 2}),
+]
 
 
 @pytest.mark.parametrize(("workload", "optimizer", "hyperparameters"), CASES)

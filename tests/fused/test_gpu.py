@@ -2,14 +2,16 @@
 
 import pytest
 import torch
-from support.fusible import Mlp, MlpWithDropout, Residual, SdpaTransformer, runs_of
+from support.fusible import Images, Mlp, MlpWithDropout, Residual, SdpaTransformer, runs_of
 from support.fusing import TrialsRecorder, meaning, trained_alone, trained_together
 from support.gpu import ON_GPU, prepared_gpu
 from support.tiny import StopAt, Tiny, setting_for, tiny_study
+from torch import nn
 
-from tuner import SearchSpace, log_uniform
+from tuner import SearchSpace, integers, log_uniform
 from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import WARM_UP
+from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.group import Group
 from tuner.fused.making import exact_group, first_difference
 from tuner.rounds.plan import planned_trials
@@ -42,6 +44,43 @@ def test_a_group_keeps_the_bits_of_each_trial_or_is_refused(workload, num_trials
         run.advance(STEPS)
     assert digests(runs) == digests(alone)
     assert group.graphs.in_use, group.graphs.refused
+
+
+@pytest.mark.parametrize("ema_steps", [6, integers(2, 12)])
+def test_averages_of_the_weights_move_beside_a_captured_update(ema_steps, gpu):
+    space = SearchSpace(
+        learning_rate=log_uniform(1e-3, 1e-1), dropout=0.1, label_smoothing=0.1, weight_decay=0.1, ema_steps=ema_steps
+    )
+    runs, alone = (runs_of(Mlp(), 4, space, gpu) for _ in range(2))
+    group = exact_group(runs)
+    group.advance(STEPS)
+    for run in alone:
+        run.advance(STEPS)
+    assert group.graphs.in_use, group.graphs.refused
+    assert digests(runs) == digests(alone)
+    assert "averages" in runs[0].state()
+    evaluated = GroupEvaluation(group).of([0, 1, 2, 3])
+    assert all(repr(measured) == repr(runs[trial].evaluate()) for trial, measured in evaluated.items())
+
+
+class Wide(Images):
+    """Two matrices of more values than bitsandbytes keeps in float32."""
+
+    def model(self, point):
+        return nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param("adamw_8bit", marks=pytest.mark.needs("bitsandbytes")), "muon", "schedule_free_adamw"],
+)
+def test_optimizers_without_a_kernel_for_groups_keep_the_bits_of_each_trial(optimizer, gpu):
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-2), label_smoothing=0.1)
+    runs, alone = (runs_of(Wide(), 4, space, device=gpu, optimizer=optimizer) for _ in range(2))
+    exact_group(runs).advance(STEPS)
+    for run in alone:
+        run.advance(STEPS)
+    assert digests(runs) == digests(alone)
 
 
 @pytest.mark.parametrize("workload", [Mlp, MlpWithDropout])

@@ -59,3 +59,14 @@ def test_less_than_a_slice_at_a_time_is_refused_with_the_way_out(tuner, tmp_path
     assert f"computes {begun}, and micro_batch_size = 2 is no multiple of that" in said
     assert "its class says slices = 4 from the beginning" in said
     assert "round-2" not in [name for (name,) in rows(tmp_path, "select name from study")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("--fuse", "2"), ("--fuse", "off", "--workers", "2")])
+def test_trials_together_and_in_several_processes_have_the_same_curves(tuner, tmp_path, more):
+    for folder, options in ((tmp_path / "alone", ("--fuse", "off")), (tmp_path / "together", more)):
+        folder.mkdir()
+        study = study_with(folder, "slices = 4")
+        ran = tuner("launch", study, *options, "--storage", folder / "runs/tuner.sqlite")
+        assert ran.code == 0, ran.err
+    assert curves(tmp_path / "together") == curves(tmp_path / "alone")

@@ -24,6 +24,8 @@ from tuner.training.checkpoints import canonical_digest
 from tuner.training.compiler import plain_step
 from tuner.training.optimizers import make_optimizer, packages_of_optimizers, state_bytes
 from tuner.training.preflight import check_workload
+from tuner.training.step_memory import memory_of_update
+from tuner.training.trial_run import TrialRun
 
 # Layers here have more than 4,096 values: smaller ones keep float32, and would test nothing.
 needs_bitsandbytes = pytest.mark.needs("bitsandbytes")
@@ -89,6 +91,15 @@ def test_thirty_of_sixty_steps_go_on_to_the_same_bits_through_a_file():
     again.load_state_dict(state["optimizer"])
     trained("adamw_8bit", later, again, 30, 60)
     assert all(map(torch.equal, whole.parameters(), later.parameters()))
+
+
+@needs_bitsandbytes
+def test_the_dry_run_says_its_bytes_a_parameter(tmp_path):
+    study = tiny_study(optimizer="adamw_8bit", space=SPACE, batch_size=32)
+    run = TrialRun(setting_for(study, tmp_path, Wide()), planned_trials(study)[0])
+    each = state_bytes(run.optimizer) / sum(one.numel() for one in run.parameters)
+    assert 2.0 < each < 3.0
+    assert f"({each:.3g} bytes a parameter)" in memory_of_update(run).words
 
 
 class Wide(Images):

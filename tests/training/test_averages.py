@@ -18,6 +18,7 @@ from tuner.rounds.plan import planned_trials
 from tuner.training.averages import Averages, Exponential
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
 from tuner.training.preflight import checkpoint_bytes
+from tuner.training.step_memory import foreseen_memory
 from tuner.training.trial_run import TrialRun
 
 STEPS = 24
@@ -210,6 +211,11 @@ def test_a_checkpoint_counts_the_averages():
     run = run_of(ema_steps=6)
     assert checkpoint_bytes(run) == checkpoint_bytes(run_of()) + run.averages.num_bytes
     assert run.averages.num_bytes == sum(parameter.nbytes for parameter in run.parameters)
+
+
+def test_the_memory_of_a_trial_counts_the_averages():
+    run = run_of(Odd(), ema_steps=6)
+    assert foreseen_memory(run).kept == foreseen_memory(run_of(Odd())).kept + run.averages.num_bytes
 
 
 class Odd(Tiny):

@@ -13,8 +13,6 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform
 from tuner.design.optimizers import one_group
-from tuner.errors import NotFusible
-from tuner.fused.making import exact_group
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training import split_metrics
@@ -79,7 +77,7 @@ class Wide(Tiny):
     "optimizer",
     [pytest.param("adamw_8bit", marks=pytest.mark.needs("bitsandbytes")), "muon", "schedule_free_adamw"],
 )
-def test_optimizers_made_for_gpus_are_resumed_and_trained_in_groups_with_the_same_bits(optimizer, gpu, tmp_path):
+def test_optimizers_made_for_gpus_are_resumed_with_the_same_bits(optimizer, gpu, tmp_path):
     study = tiny_study(optimizer=optimizer, space=OPTIMIZERS["adamw"])
     whole = meaning(trained(study, tmp_path / "whole", gpu, workload=Wide()), tmp_path / "whole")
     assert meaning(trained(study, tmp_path / "part", gpu, [11], Wide()), tmp_path / "part") == whole
@@ -88,16 +86,6 @@ def test_optimizers_made_for_gpus_are_resumed_and_trained_in_groups_with_the_sam
     run.advance(6)
     kinds = {one.dtype for state in run.optimizer.state.values() for one in state.values() if hasattr(one, "dtype")}
     assert (torch.uint8 in kinds) is (optimizer == "adamw_8bit")
-    alone = [TrialRun(setting, one) for one in planned_trials(study)]
-    together = [TrialRun(setting, one) for one in planned_trials(study)]
-    try:
-        group = exact_group(together)
-    except NotFusible as error:
-        pytest.skip(f"not fused: {error}")
-    group.advance(6)
-    for one, other in zip(together, alone, strict=True):
-        other.advance(6)
-        assert canonical_digest(one.state()) == canonical_digest(other.state())
 
 
 @pytest.mark.needs("bitsandbytes")

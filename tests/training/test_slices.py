@@ -13,8 +13,10 @@ from torch import nn
 from tuner import SearchSpace, Splits, Stream, Workload, log_uniform, padded
 from tuner.errors import WorkloadError
 from tuner.rounds.plan import planned_trials
+from tuner.sources.running import Seen
 from tuner.training.checkpoints import canonical_digest
-from tuner.training.slices import Slices, Weighted, check_totals, shares_of
+from tuner.training.first_look import first_look
+from tuner.training.slices import Slices, WeightedSum, check_totals, shares_of
 from tuner.training.tree_sum import halves, tree_sum
 from tuner.training.trial_run import TrialRun
 from tuner.training.update import Draws, Update, draw_seed
@@ -350,8 +352,8 @@ def test_few_gradients_are_kept_at_a_time(count):
 
 
 def test_a_sum_writes_into_its_own_memory():
-    one = Weighted.of(torch.tensor(1.0), [torch.ones(3), None], 0.5)
-    other = Weighted.of(torch.tensor(3.0), [torch.ones(3), torch.ones(2)], 0.5)
+    one = WeightedSum.of(torch.tensor(1.0), [torch.ones(3), None], 0.5)
+    other = WeightedSum.of(torch.tensor(3.0), [torch.ones(3), torch.ones(2)], 0.5)
     both = one.plus(other)
     assert both.gradients[0] is one.gradients[0]
     assert float(both.loss) == 2.0
@@ -425,3 +427,26 @@ def test_a_study_of_one_slice_is_what_it_was():
     assert not isinstance(run.batch_at(0), Slices)
     assert run.draws is False
     assert replace(run.rule, slices=1) == run.rule
+
+
+def test_no_more_than_a_slice_is_computed_before_and_beside_the_training():
+    """Not by the first look, not by an evaluation: more would not fit."""
+    sizes = []
+
+    class Small(TinyBy):
+        evaluation_batch_size = 1
+
+        def loss(self, model, batch, point):
+            sizes.append(len(batch[0]))
+            return super().loss(model, batch, point)
+
+        def metrics(self, model, batch):
+            sizes.append(len(batch[0]))
+            return super().metrics(model, batch)
+
+    run = run_of(Small(), 4)
+    run.note_initial()
+    first_look(run.setup, [dict(run.trial.point)], Seen())
+    run.advance(2)
+    run.evaluate()
+    assert max(sizes) == 4

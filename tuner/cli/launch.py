@@ -76,8 +76,8 @@ def print_studies(*plans: Plan) -> None:
     for plan in plans:
         if words := plan.study.slices_in_words:
             say(f"{plan.study.name}: each batch is computed in {words}")
-        if plan.at_most:
-            say(plan.at_most)
+        if plan.study.limit_words:
+            say(plan.study.limit_words)
         if plan.finished:
             say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
     if saved := sum(plan.saved_steps for plan in plans):

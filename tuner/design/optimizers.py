@@ -121,6 +121,7 @@ class OptimizerSpec:
     only_constant: why it trains under `constant()` alone, with or without warmup; "" where it takes every schedule.
     package, extra: a distribution that it is made of, besides torch, and the extra of tuner that installs it. The
         version is part of the Numerics of a trial.
+    tells: of an optimizer that was built, what to know before it trains; "" for nothing.
     slow: why its step takes long on some processors; where there is a reason, the first look measures it.
     settle_sparse: makes the sparse gradients of some parameters into what the optimizer takes; None: it takes none.
     row_update: a faster way for stacked trials; without it each trial's own optimizer makes its step. It takes the rows
@@ -148,6 +149,7 @@ class OptimizerSpec:
     only_constant: str = ""
     package: str = ""
     extra: str = ""
+    tells: Callable[[Any], str] | None = None
     slow: str = ""
     settle_sparse: Callable[[Any, list[Any]], None] | None = None
     row_update: Callable[[Any, int], Callable[[Any], None]] | None = None
@@ -157,13 +159,13 @@ class OptimizerSpec:
     reads_point: bool = False
     made_of: Any = None
 
-    def check_schedule(self, schedule: str, searched: Collection[str]) -> None:
+    def check_schedule(self, schedule: str, declared: Collection[str]) -> None:
         """Raise DeclarationError for a schedule, by its name, that the optimizer does not go with.
 
-        searched: the short names in the search spaces.
+        declared: the short names that the search spaces give a value or a range.
         """
-        if self.only_constant and (schedule != CONSTANT or "decay_fraction" in searched):
-            got = f"decay_fraction of {schedule}()" if "decay_fraction" in searched else f"{schedule}()"
+        if self.only_constant and (schedule != CONSTANT or "decay_fraction" in declared):
+            got = f"decay_fraction of {schedule}()" if "decay_fraction" in declared else f"{schedule}()"
             raise DeclarationError(
                 f"{self.name} trains under schedule=constant() alone, with warmup or without, got {got}: "
                 f"{self.only_constant}; write schedule=constant(), or take another optimizer"

@@ -97,6 +97,16 @@ class Study:
         """How long its trials train: the budget, "at most 1,500 steps" where trials may stop early."""
         return f"at most {self.length_in_words}" if self.patience_steps else self.length_in_words
 
+    @property
+    def limit_words(self) -> str:
+        """That its trials may stop early, so that planned steps and time are limits; "" where they train all steps."""
+        if not self.patience_steps:
+            return ""
+        return (
+            f"{self.name}: steps and time are at most these: a trial stops early where its metric has not improved for "
+            f"{self.patience_steps:,} steps"
+        )
+
     def in_words(self, steps: int) -> str:
         """Steps of this study like "1,500 steps (24 epochs)"; steps alone where the length of an epoch is not known."""
         return steps_in_words(steps, self.steps_per_epoch)
@@ -105,6 +115,11 @@ class Study:
         """The parts that each batch of a trial is cut into."""
         batch_size = point.whole("batch_size", self.batch_size)
         return batch_size // self.slice_size if self.slice_size else self.slices
+
+    @property
+    def slice_examples(self) -> int:
+        """Examples of a slice of the study's own batches; those of a batch where it is not cut."""
+        return self.batch_size // self.slices_of(Point.of({}))
 
     @property
     def slices_in_words(self) -> str:

@@ -1,4 +1,4 @@
-"""AdamW whose two running means are kept in 8 bits, in blocks of 256 values with a scale each (C11): bitsandbytes.
+"""AdamW of bitsandbytes: its two running means are kept in 8 bits, in blocks of 256 values with a scale each (C11).
 
 Dettmers et al. 2022, https://arxiv.org/abs/2110.02861. A tensor of fewer than 4,096 values keeps its means in float32.
 Weights and gradients stay as they are.

@@ -12,13 +12,12 @@ from typing import Any
 
 from tuner.design.hyperparameters import log_uniform
 from tuner.design.optimizers import Groups, OptimizerSetting, OptimizerSpec, ParameterGroup, torch_groups
-from tuner.errors import WorkloadError
 
 _MUON, _ADAMW = "muon", "adamw"  # the rules
 
 
 def _divide(groups: Groups, model: Any) -> Groups:
-    """Each group in two: the matrices of hidden layers, and the rest. Raises WorkloadError where there is no matrix."""
+    """Each group in two: the matrices of hidden layers, and the rest."""
     apart = _apart(model)
 
     def rule_of(parameter: Any) -> str:
@@ -31,12 +30,16 @@ def _divide(groups: Groups, model: Any) -> Groups:
             if own:
                 made = ParameterGroup(params=own, rate=group["rate"], decay=group["decay"], rule=rule)
                 divided.append(made)
-    if not any(group["rule"] == _MUON for group in divided):
-        raise WorkloadError(
-            "muon is for the matrices of hidden layers, and the trained parameters have none: an embedding, the last "
-            "nn.Linear of a model, and weights that are no matrices are trained by AdamW; take optimizer='adamw'"
-        )
     return divided
+
+
+def _tells(optimizer: Any) -> str:
+    if any(group["rule"] == _MUON for group in optimizer.param_groups):
+        return ""
+    return (
+        "muon is for the matrices of hidden layers, and this model has none to train, so AdamW trains all of it: "
+        "embeddings, the last nn.Linear of a model, and weights that are no matrices are AdamW's"
+    )
 
 
 def _apart(model: Any) -> set[int]:
@@ -83,8 +86,9 @@ def _build(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) 
     for rule, multiple in multiples.items():
         own = [{**group, "rate": group["rate"] * multiple} for group in groups if group["rule"] == rule]
         of_rule[rule] = [{**one, "rule": rule} for one in torch_groups(own, rate, decay)]  # type: ignore[arg-type]
-    parts: dict[str, Any] = {
-        _MUON: torch.optim.Muon(
+    parts: dict[str, Any] = {}
+    if of_rule[_MUON]:
+        parts[_MUON] = torch.optim.Muon(
             of_rule[_MUON],
             lr=rate,
             weight_decay=decay,
@@ -92,7 +96,6 @@ def _build(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) 
             nesterov=bool(values.get("nesterov", True)),
             adjust_lr_fn="match_rms_adamw",
         )
-    }
     if of_rule[_ADAMW]:
         parts[_ADAMW] = torch.optim.AdamW(
             of_rule[_ADAMW],
@@ -119,6 +122,7 @@ MUON = OptimizerSpec(
     ),
     build=_build,
     divide=_divide,
+    tells=_tells,
     slow="its Newton-Schulz steps multiply matrices in bfloat16, which is quick on GPUs and on CPUs made for it",
     ranges={
         "learning_rate": log_uniform(1e-4, 1e-1),

@@ -18,6 +18,7 @@ class StepMemory:
     activations and temporary tensors as they come and go. batch_size: examples of an update. kept: copies that the
     program holds, of the best weights and of a state that is being saved. free: memory that the trial could take, what
     it holds already included. whole: the update was made with a whole batch, and not worked out from portions of it.
+    weights: trained values, not bytes of them; 0 where that is not known.
     """
 
     parameters: int
@@ -32,6 +33,7 @@ class StepMemory:
     kept: int = 0
     free: int = 0
     whole: bool = True
+    weights: int = 0
 
     @property
     def standing(self) -> int:
@@ -69,12 +71,17 @@ class StepMemory:
         return next((size for size in smaller if self.needed_with(size) <= SHARE * self.free), 0)
 
     @property
+    def _each(self) -> str:
+        """The optimizer's state of each trained value, in brackets."""
+        return f" ({self.optimizer / self.weights:.3g} bytes a parameter)" if self.weights else ""
+
+    @property
     def words(self) -> str:
         """What a trial takes, for a person."""
         examples = f" ({self.examples:,} example{'s' * (self.examples != 1)})"
         parts = (
             ("parameters", self.parameters, ""), ("gradients", self.gradients, ""),
-            ("optimizer state", self.optimizer, ""), ("buffers", self.buffers, ""), ("batch", self.batch, ""),
+            ("optimizer state", self.optimizer, self._each), ("buffers", self.buffers, ""), ("batch", self.batch, ""),
             ("activations", self.activations, examples), ("temporary tensors", self.temporary, ""),
             ("copies of weights that are kept", self.kept, ""),
         )  # fmt: skip

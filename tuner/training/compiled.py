@@ -38,7 +38,9 @@ def without_compiler(name: str) -> str:
 
 def original(thing: Any) -> Any:
     """What a compiled function or module was made of; anything else as it is."""
-    return vars(thing)[_MARK] if _MARK in getattr(thing, "__dict__", {}) else thing
+    if isinstance(thing, torch.nn.Module):
+        return thing._modules.get(_INNER.rstrip("."), thing) if is_compiled(thing) else thing
+    return getattr(thing, _MARK, thing)
 
 
 def compiled_parts(model: torch.nn.Module) -> Iterator[tuple[str, object]]:
@@ -51,7 +53,7 @@ def compiled_parts(model: torch.nn.Module) -> Iterator[tuple[str, object]]:
         if is_compiled(module):
             yield part, module
             continue
-        held = {"forward": type(module).forward, **vars(module)}
+        held = {"forward": getattr(type(module), "forward", None), **vars(module)}
         functions = {key: getattr(one, "__func__", one) for key, one in held.items() if _is_function(one)}
         yield from ((f"{key} of {part}", one) for key, one in functions.items() if is_compiled(one))
 

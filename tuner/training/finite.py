@@ -187,7 +187,7 @@ def warn_of_training(setup: TrainingSetup, trial: Trial) -> None:
         return
     with callers_generators_restored(setup.device), denormals_as_zero(setup.device), torch.no_grad():
         run = TrialRun(setup, trial)
-        others = torch.arange(setup.data.training.up_to(run.batches.batch_size))
+        others = torch.arange(setup.data.training.up_to(run.batches.slice_size))
         batch = setup.data.training.take(torch.cat([torch.tensor([found.first]), others[others != found.first]]))
         seed_global_generators(draw_seed(Draws.LOSS, trial.seed, 0), setup.device)
         with computing(run.rule.precision, setup.device):

@@ -116,7 +116,7 @@ def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str
     found = set()
     for _ in range(2):
         seed_global_generators(_SEED, device)
-        batch = setup.data.training.first(setup.study.batch_size)
+        batch = setup.data.training.first(setup.study.slice_examples)
         if setup.study.augment and workload.augments:
             batch = workload.augment(batch, shown, torch.Generator(device).manual_seed(0))
         with computing(setup.study.precision_of(Point.of(point)), device):
@@ -127,7 +127,7 @@ def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str
 def _evaluated(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str, Value]) -> None:
     split, workload = setup.data.validation, setup.workload
     tally = Tally(workload, split)
-    batch, count = split.some(2 if tally.gathered is None else setup.study.batch_size)
+    batch, count = split.some(2 if tally.gathered is None else setup.study.slice_examples)
     with torch.no_grad(), computing(setup.study.precision_of(Point.of(point)), setup.device):
         tally.add(workload.metrics(model.eval(), batch), count)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
-from tuner.training.optimizer_speed import slow_step
+from tuner.training.optimizer_speed import told_of_optimizer
 from tuner.training.precision import check_precision_here
 from tuner.training.preflight import (
     check_model,
@@ -82,7 +82,7 @@ def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
     check_workload(setup, trial)
     asked.known.add(tried)
     _warn_once(setup, trial, asked)
-    _warn_of_slow_step(setup, trial, asked)
+    _tell_of_optimizer(setup, trial, asked)
     if study.kind != "round" or ("unread", study.name) in asked.known:
         return []  # a sweep switches off what it does not need
     asked.known.add(("unread", study.name))
@@ -137,12 +137,12 @@ def _warn_once(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
         )
 
 
-def _warn_of_slow_step(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
-    """Say once of each optimizer that its step takes long here, with the time that was measured."""
-    looked = "slow step", setup.optimizer_of(trial)
+def _tell_of_optimizer(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
+    """Say once of each optimizer what is worth knowing, and where its step takes long here, with the measured time."""
+    looked = "told", setup.optimizer_of(trial)
     if looked not in asked.known:
         asked.known.add(looked)
-        if sentence := slow_step(setup, trial):
+        for sentence in told_of_optimizer(setup, trial):
             _log.warning("%s", sentence)
 
 

@@ -30,13 +30,15 @@ _SLOWER = 2.0  # [P] times as long as that of _USUAL, and
 _SHARE = 0.1  # [P] of an update: less is not worth a word
 
 
-def slow_step(setup: TrainingSetup, trial: Trial) -> str:
-    """A sentence about an optimizer whose step is slow on this device; "" where it is not, or has no reason to be."""
+def told_of_optimizer(setup: TrainingSetup, trial: Trial) -> list[str]:
+    """Sentences, where there are any: what an optimizer tells of itself, and that its step is slow on this device."""
     with callers_generators_restored(setup.device), denormals_as_zero(setup.device), left_as_it_was(setup.workload):
         try:
             run = TrialRun(replace(setup, stop=lambda: False), trial)
-            if not spec_of(run.optimizer).slow or len(run.rates) < 2:
-                return ""
+            spec = spec_of(run.optimizer)
+            told = [sentence] if spec.tells is not None and (sentence := spec.tells(run.optimizer)) else []
+            if not spec.slow or told or len(run.rates) < 2:
+                return told
             own = step_seconds(run.optimizer, setup.device)
             usual = make_optimizer(_USUAL, one_group(run.parameters), {}, run.rates[0], run.model)
             other = step_seconds(usual, setup.device)
@@ -44,13 +46,13 @@ def slow_step(setup: TrainingSetup, trial: Trial) -> str:
             updates = range(2, min(len(run.rates), 1 + _TIMED) + 1)
             update = min(_seconds(partial(run.advance, until), setup.device) for until in updates)
         except Infeasible:
-            return ""
+            return []
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return ""
-    spec = spec_of(run.optimizer)
-    return _words(spec.name, spec.slow, own, other, update)
+            return []
+    slow = _words(spec.name, spec.slow, own, other, update)
+    return [slow] if slow else []
 
 
 def _words(name: str, why: str, own: float, other: float, update: float) -> str:

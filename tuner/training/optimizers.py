@@ -201,9 +201,14 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
             parameter.grad = zeros(parameter.detach())
         with suppress(Exception):
             plain_step(twin)()
-            kept = [value for state in twin.state.values() for value in state.values()]
-            return num_bytes(list({id(value): value for value in kept}.values()))
+            return kept_bytes(twin)
     return 2 * sum(parameter.nbytes for parameter in parameters)  # as Adam keeps
+
+
+def kept_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the tensors that an optimizer keeps now; one that is kept for several parameters counts once."""
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    return num_bytes(list({id(value): value for value in kept}.values()))
 
 
 def twin_of(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:

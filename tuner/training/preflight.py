@@ -33,7 +33,7 @@ from tuner.training.frozen import left_out_bytes
 from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
-from tuner.training.optimizers import state_bytes
+from tuner.training.optimizers import kept_bytes, state_bytes
 from tuner.training.precision import computing
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
@@ -385,7 +385,7 @@ def refuse_full_disk(checkpoint_root: Path, size: int, at_once: int, frozen: int
 
 def checkpoint_bytes(run: TrialRun) -> int:
     """The tensors of a trial's checkpoint, as it is once the optimizer has made a step, and of its best weights."""
-    kept = state_bytes(run.optimizer) - num_bytes(list(run.optimizer.state.values()))
+    kept = state_bytes(run.optimizer) - kept_bytes(run.optimizer)
     return num_bytes(run.state()) + kept + num_bytes(snapshot(run.model)) - 2 * left_out_bytes(run.frozen())
 
 

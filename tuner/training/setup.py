@@ -183,5 +183,5 @@ class TrainingSetup:
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Never smaller than a training batch (B40)."""
-        return max(self.workload.evaluation_batch_size, self.study.batch_size)
+        """Never smaller than what is trained on at a time (B40): a batch, or a slice of one."""
+        return max(self.workload.evaluation_batch_size, self.study.slice_examples)

@@ -5,29 +5,50 @@ compares all examples of a batch with each other) only a whole update shows it.
 """
 
 import gc
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 
 from tuner.records import StepMemory
 from tuner.training.allocations import allocated, bytes_of
+from tuner.training.averages import Averages
+from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot_bytes
 from tuner.training.containers import leaves
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.memory import free_bytes
-from tuner.training.optimizers import state_bytes
+from tuner.training.optimizers import kept_bytes, state_bytes
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.saving import BACKGROUND_BYTES, num_bytes
-from tuner.training.update import Update
-
-if TYPE_CHECKING:
-    from tuner.training.trial_run import TrialRun  # which asks for this when its memory ends
+from tuner.training.saving import BACKGROUND_BYTES
+from tuner.training.setup import TrainingSetup
+from tuner.training.update import Update, UpdateRule
 
 PORTION = 8  # of so many parts of a batch, one and two are tried
 
 
-def memory_of_update(run: "TrialRun") -> StepMemory:
+class Measurable(Protocol):
+    """What is asked of a trial; a `TrialRun` has it."""
+
+    setup: TrainingSetup
+    rule: UpdateRule
+    point: Mapping[str, Any]
+    model: torch.nn.Module
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    batches: TrainingBatches
+    averages: Averages | None
+    step: int
+    draws: bool
+
+    @property
+    def rates(self) -> Sequence[float]: ...
+
+    def batch_at(self, step: int) -> Any: ...
+
+
+def memory_of_update(run: Measurable) -> StepMemory:
     """Make an update of a throw-away trial, and the loss of a slice once more, and see what they take.
 
     To be called after a first update, which makes what stays: the optimizer's state, the workspaces of libraries.
@@ -46,7 +67,7 @@ def memory_of_update(run: "TrialRun") -> StepMemory:
     return _memory(run, batch, (gradients, activations, whole.peak), examples)
 
 
-def foreseen_memory(run: "TrialRun") -> StepMemory:
+def foreseen_memory(run: Measurable) -> StepMemory:
     """What an update of a whole batch will probably take, from the loss and gradient of two portions of one.
 
     Raises what the loss raises; what it leaves in the model (running means) stays there.
@@ -75,7 +96,7 @@ def _on_a_line(first: tuple[int, int], second: tuple[int, int], size: int) -> in
     return high if many == few else max(low, round(low + (high - low) / (many - few) * (size - few)))
 
 
-def _tried(run: "TrialRun", update: Update, batch: object) -> tuple[int, int]:
+def _tried(run: Measurable, update: Update, batch: object) -> tuple[int, int]:
     """Bytes that the loss of a batch holds, and the most that its gradient takes besides the gradients themselves."""
     _clear(run)
     update.prepare(0, host_draws=False)
@@ -89,7 +110,7 @@ def _tried(run: "TrialRun", update: Update, batch: object) -> tuple[int, int]:
     return forward.left, max(forward.peak, forward.left + backward.peak - gradients)
 
 
-def _of_loss(run: "TrialRun", update: Update, batch: object) -> int:
+def _of_loss(run: Measurable, update: Update, batch: object) -> int:
     update.prepare(0, host_draws=False)
     with allocated(run.setup.device) as forward:
         loss = update.loss(run.model, batch, run.point)
@@ -98,7 +119,7 @@ def _of_loss(run: "TrialRun", update: Update, batch: object) -> int:
 
 
 def _memory(
-    run: "TrialRun", batch: object, measured: tuple[int, int, int], examples: int, grown: float = 1.0
+    run: Measurable, batch: object, measured: tuple[int, int, int], examples: int, grown: float = 1.0
 ) -> StepMemory:
     """`measured`: gradients, activations of so many examples, and the peak of an update.
 
@@ -106,13 +127,14 @@ def _memory(
     """
     gradients, activations, peak = measured
     parameters, buffers = bytes_of(list(run.model.parameters())), bytes_of(list(run.model.buffers()))
-    there = num_bytes(list(run.optimizer.state.values()))
+    there = kept_bytes(run.optimizer)
     optimizer = there or state_bytes(run.optimizer)
     return StepMemory(
         parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buffers,
         batch=round(grown * _batch_bytes(batch)), activations=activations, examples=examples,
         batch_size=run.batches.batch_size, peak=peak, kept=_kept_bytes(run, optimizer),
-        free=free_bytes(run.setup.device) + parameters + buffers + there, whole=grown == 1.0,
+        free=free_bytes(run.setup.device) + parameters + buffers + there + _bytes_of_averages(run), whole=grown == 1.0,
+        weights=sum(one.numel() for one in run.parameters),
     )  # fmt: skip
 
 
@@ -121,24 +143,28 @@ def _batch_bytes(batch: object) -> int:
     return sum(one.numel() * one.element_size() for one in leaves(batch) if isinstance(one, torch.Tensor))
 
 
-def _kept_bytes(run: "TrialRun", optimizer: int) -> int:
-    """The best weights, and on the CPU the copy of a large state that is saved in the background."""
-    model = snapshot_bytes(run.model)
-    state = model + optimizer
+def _kept_bytes(run: Measurable, optimizer: int) -> int:
+    """Best weights, averages, and on the CPU the copy of a large state that is saved in the background."""
+    model, averages = snapshot_bytes(run.model), _bytes_of_averages(run)
+    state = model + optimizer + averages
     saved = state if run.setup.device.type == "cpu" and state >= BACKGROUND_BYTES else 0
-    return run.setup.study.keep_best * model + saved
+    return run.setup.study.keep_best * model + averages + saved
 
 
-def _update_of(run: "TrialRun") -> Update:
+def _bytes_of_averages(run: Measurable) -> int:
+    return 0 if run.averages is None else run.averages.num_bytes
+
+
+def _update_of(run: Measurable) -> Update:
     return Update(run.setup, run.rule, run.model, run.parameters, run.optimizer)
 
 
-def _clear(run: "TrialRun") -> None:
+def _clear(run: Measurable) -> None:
     for parameter in run.parameters:
         parameter.grad = None
 
 
-def out_of_memory_words(run: "TrialRun") -> str:
+def out_of_memory_words(run: Measurable) -> str:
     """What an update of a trial needs, how much is free, and what to write; "" where that cannot be found out.
 
     To be called once nothing holds the tensors of the update that failed.

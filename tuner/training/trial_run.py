@@ -49,7 +49,8 @@ from tuner.training.update import Draws, Update, UpdateRule
 class TrialRun:
     """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device.
 
-    `norms` are the L2 norms of their gradients before clipping; none where the point has no clip_norm.
+    `norms` are the L2 norms of their gradients before clipping; none where the point has no clip_norm, unless the
+    study is traced.
     `base` stands for all that decides its bits but the schedule; "" where that is not known (see `design.prefix`).
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
@@ -317,9 +318,8 @@ class TrialRun:
 
     def _measured_norms(self) -> dict[str, float]:
         found, limit = {str(GRADIENT_NORM): self.gradient_norm}, self.rule.clip_norm
-        if limit in (None, math.inf) or len(self.norms) != len(
-            self.losses
-        ):  # an older version saved losses without norms
+        whole = len(self.norms) == len(self.losses)  # an older version saved losses without norms
+        if limit is None or math.isinf(limit) or not whole:
             return found
         norms = torch.stack(self.norms).tolist()
         return found | {str(LARGEST_GRADIENT_NORM): max(norms), str(CLIPPED_SHARE): clipped_share(norms, limit)}

@@ -87,7 +87,7 @@ def _facts(material: StudyMaterial) -> list[tuple[str, str]]:
         ),
         ("Schedule", schedule_words(study.schedule, frames.schedules.values()) if scheduled else of_the_loop),
         ("Optimizer", study.optimizer or _optimizer(material)),
-        ("Batch size", f"{study.batch_size:,}" if study.batch_size else by.get("batch size", _not_said(by))),
+        ("Batch size", _batches(study) if study.batch_size else by.get("batch size", _not_said(by))),
         *([("Precision", study.precision)] if study.precision else []),
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
         ("Configurations", _points(study)),
@@ -108,6 +108,12 @@ def _optimizer(material: StudyMaterial) -> str:
         return "unknown"
     by = material.trained_by
     return by.get("optimizer", "searched" if material.study.space.optimizers or not by else _not_said(by))
+
+
+def _batches(study: Study) -> str:
+    """Like "256", or "256, in 8 slices of 32 examples"."""
+    cut = study.slices_in_words
+    return f"{study.batch_size:,}{', in ' if cut else ''}{cut}"
 
 
 def _not_said(by: Mapping[str, str]) -> str:

@@ -1,0 +1,36 @@
+"""What the command line says about memory and compiled models before anything is trained."""
+
+import re
+
+import pytest
+from support.study_files import write_study
+
+PLAIN = 'return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(point["dropout"]), nn.Linear(16, 2))'
+COMPILED = PLAIN.replace("return ", "return torch.compile(") + ', backend="aot_eager")'
+
+
+def test_a_dry_run_says_what_a_trial_takes_and_how_many_fit_together(tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path), "--round", "1", "--dry-run")
+    assert run.code == 0, run.err
+    said = re.search(
+        r"a trial needs about [\d.]+ kB of memory while it trains: parameters 584 B, gradients 584 B, "
+        r"optimizer state 1\.2 kB, batch 256 B, activations [\d.]+ kB \(8 examples\), .*; [\d.]+ [MGT]B free, "
+        r"enough for about [\d,]+ trials together",
+        run.err,
+    )
+    assert said, run.err
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_priced_and_refused_in_a_group_by_name(tuner, tmp_path):
+    study = write_study(tmp_path, replace=[(PLAIN, COMPILED)])
+    run = tuner("launch", study, "--round", "1", "--dry-run")
+    assert run.code == 0, run.err
+    assert re.search(r"torch\.compile takes \d+ s at the beginning of each trial", run.err)
+    assert "trials together" not in run.err
+    run = tuner("launch", study, "--round", "1", "--fuse", "2")
+    assert run.code == 2
+    assert "the model is made by torch.compile: use the module itself" in run.err
+    run = tuner("launch", study, "--round", "1")
+    assert run.code == 0, run.err
+    assert run.err.count("complete, best validation/loss") == 4
