@@ -104,7 +104,11 @@ class TestOnGpu:
         try:
             group = make_group(runs)
         except NotFusible as error:
-            assert "in bf16" in str(error)
+            refused = str(error)
+        else:
+            refused = ""
+        if refused:
+            assert "in bf16" in refused
             return
         group.advance(10)
         for run, other in zip(runs, alone, strict=True):
