@@ -124,8 +124,11 @@ def test_the_best_step_of_such_a_round_proposes_no_budget():
 
 
 def test_a_regime_is_not_read_off_such_a_round():
-    first, last = first_round(), mixed()
-    assert regime_of(None, None, [first, last]).finding.summary == regime_finding(first).summary
+    first = first_round()
+    last = final_round(*((FRESH.format(n), 900, 0.1 * n) for n in range(6)))  # all train all steps
+    expected, other = (regime_finding(one).subject for one in (first, last))
+    assert (expected, other) == ("round-1", "round-2")
+    assert regime_of(None, None, [first, last]).finding.subject == expected
 
 
 def test_a_conclusion_is_not_confirmed_by_trials_that_stopped_early():

@@ -23,3 +23,15 @@ def test_expensive_evaluations_are_named_with_the_way_out(capsys, evaluation_ms,
     said = capsys.readouterr().err
     assert remark in said
     assert ("training_evaluation_examples" in said) == bool(remark)
+
+
+def test_a_declared_precision_is_priced_in_multiples_of_float32(capsys):
+    study = tiny_study(num_trials=2, budget=StepBudget(100, 2))
+    trials = planned_trials(study)
+    print_plan(Plan(study, trials, Price(1.0, 1.0, 1, 1, precisions=(("bf16", 0.364), ("fp16", 1.6)))))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "bf16 is 0.36x of float32 on this processor, in steps a second: it saves no time here" in said
+    assert "fp16 is 1.6x of float32 on this processor, in steps a second" in said
+    assert "fp16 is 1.6x of float32 on this processor, in steps a second:" not in said
+    print_plan(Plan(study, trials, Price(1.0, 1.0, 1, 1)))
+    assert "float32" not in capsys.readouterr().err

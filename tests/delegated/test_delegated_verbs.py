@@ -118,6 +118,40 @@ def test_a_budget_curve_goes_on_from_the_steps_before_the_decay(here, trained):
     assert trained_steps < 480
 
 
+LOSS = 'found["training/loss"] = F.cross_entropy(model(X[:50]), Y[:50])'
+
+
+def test_the_stability_of_a_loop_is_seen_in_the_loss_that_it_reports(tmp_path, tuner):
+    loop_study(tmp_path, report=LOSS)
+    assert tuner("launch", "mine.py", "--round", "1", "-q", *STORAGE).code == 0
+    options = ("--above", "4,1000", "--steps", "60", "--seeds", "1", "-q", "-f", "json")
+    ran = tuner("stability", "mine.py", *options, *STORAGE)
+    assert ran.code in (0, 3), ran.err
+    (finding,) = json.loads(ran.out)["findings"]
+    assert [(row["multiple"], row["unstable"]) for row in finding["evidence"]][-1] == (1000.0, 1)
+    assert "Gradient norms were not recorded." in finding["summary"]
+    with open_ledger(str(tmp_path / "records.sqlite")) as ledger:
+        (row,) = [row for row in ledger.studies("mine") if row.study.kind == "stability"]
+        assert len(row.study.budget.evaluation_steps) == 60, "a loop is seen at its evaluations alone"
+        loss = [one for one in ledger.measurements(row.study_id).curves if one.metric == "training/loss"]
+    assert {len(one.steps) for one in loss} == {60}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "Mine reports no training loss, in which instability shows (training/error_rate, validation/loss)"),
+        ({"report": LOSS, "follow": "pass"}, "Mine trains at learning rates of its own, so neither a higher rate nor"),
+    ],
+)
+def test_a_loop_whose_stability_cannot_be_seen_is_refused(changes, told, tmp_path, tuner):
+    loop_study(tmp_path, **changes)
+    assert tuner("launch", "mine.py", "--round", "1", "-q", *STORAGE).code == 0
+    ran = tuner("stability", "mine.py", "-q", *STORAGE)
+    assert ran.code == 2, ran.err
+    assert told in " ".join(ran.err.split())
+
+
 def test_the_test_split_is_scored_elsewhere(here):
     ran = here("score-test", "mine.py")
     assert ran.code == 2

@@ -276,8 +276,14 @@ def test_a_number_of_examples_is_a_number():
 
 def test_the_words_that_a_campaign_has_not_yet_have_a_place_in_the_table():
     rows = {word.name: word for word in WORDS if word.place == "Campaign"}
-    for name in ("precision", "micro_batch_size", "ema_steps"):
+    for name in ("precision", "ema_steps"):
         assert all(rows[name].instead(door) for door in DOORS)
+
+
+@pytest.mark.parametrize("declared", [{"slices": 4}, {"micro_batch_size": 32}])
+def test_a_loop_cuts_its_batches_itself(declared):
+    with pytest.raises(DeclarationError, match=r"would change nothing, because Cut\.train trains"):
+        campaign(type("Cut", (Loop,), declared)())
 
 
 @pytest.mark.parametrize("name", ["wd", "beta2", "batchSize", "optim"])

@@ -22,6 +22,7 @@ from tuner.design.words import WORDS as DELEGATED
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.rounds.prepared_round import LONG_WARMUP
+from tuner.training.averages import Exponential
 from tuner.training.optimizers import make_optimizer, state_bytes
 from tuner.training.preflight import check_workload
 from tuner.training.trial_run import TrialRun
@@ -97,7 +98,7 @@ def test_each_word_of_the_first_table_has_its_section_in_the_four_parts():
     first = re.findall(r"^\| \[[^\]]+\]\(#([\w-]+)\)", PAGE.split("\n## ")[0], re.MULTILINE)
     slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in SECTIONS]
     assert sorted(set(first)) == sorted(slugs)
-    assert len(slugs) == 13
+    assert len(slugs) == 14
     parts = ["What it is.", "What is often said.", "In a study file.", "What speaks about it."]
     for heading, text in SECTIONS.items():
         assert re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE) == parts, heading
@@ -274,6 +275,18 @@ def test_the_optimizers_of_the_code_are_known():
     assert tuner.Campaign(Mine(), rounds=found.campaign.rounds).optimizer == "adamw"
 
 
+def test_averages_count_and_lag_as_the_page_says():
+    found = code("Averages of weights")
+    assert (found.campaign.ema_steps, found.space["ema_steps"].domain.choices) == (50, (None, 20, 80))
+    says("Averages of weights", f"0.99^100 = {0.99**100:.2f} of the newest")
+    says("Averages of weights", f"0.999^500 = {0.999**500:.2f} of the first weights")
+    average = 0.0
+    for place in range(1, 5001):
+        average += (place - average) * Exponential(100).share(place)
+    assert 5000 - average == pytest.approx(99, abs=1e-9)
+    says("Averages of weights", "it is 99 steps behind")
+
+
 def test_rates_per_layer_keep_their_ratio(tmp_path):
     found = code("Rates per layer")
     study = tiny_study(space=found.space, batch_size=10, schedule=tuner.cosine())
@@ -362,25 +375,24 @@ def test_what_the_formats_do_to_numbers():
     says("Precision", "in bf16 256 + 1 is 256, and 1 + 0.001 is 1")
 
 
-def test_bf16_in_the_model_trains_alone_and_in_a_group_with_the_same_bits(tmp_path):
+def test_bf16_trains_alone_and_in_a_group_with_the_same_bits(tmp_path):
     found = code("Precision")
+    assert found.campaign.precision == "bf16"
     rate, precise = found.space.hyperparameters[0].domain, {}
-    for products in ("bf16", "float32"):
-        space = tuner.SearchSpace(learning_rate=rate, products=products)
-        precise[products] = tiny_study(space=space, batch_size=10)
+    for name in found.space.hyperparameters[1].domain.choices:
+        precise[name] = tiny_study(space=tuner.SearchSpace(learning_rate=rate), batch_size=10, precision=name)
     study = precise["bf16"]
     trials, results = planned_trials(study), []
-    workload = found.Mixed()
-    check_workload(setting_for(study, tmp_path / "check", workload), trials[0])
+    check_workload(setting_for(study, tmp_path / "check", Mine()), trials[0])
     for train in (trained_together, trained_alone):
-        recorder = train(setting_for(study, tmp_path / train.__name__, workload), trials)
+        recorder = train(setting_for(study, tmp_path / train.__name__, Mine()), trials)
         assert {recorder.state(trial) for trial in trials} == {State.COMPLETE}
         results.append([meaning(recorder, tmp_path / train.__name__, trial) for trial in trials])
     assert results[0] == results[1]
-    run = TrialRun(setting_for(study, tmp_path, workload), trials[0])
+    run = TrialRun(setting_for(study, tmp_path, Mine()), trials[0])
     assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
     full = planned_trials(precise["float32"])[0]
-    recorder = trained_alone(setting_for(precise["float32"], tmp_path / "full", workload), [full])
+    recorder = trained_alone(setting_for(precise["float32"], tmp_path / "full", Mine()), [full])
     assert meaning(recorder, tmp_path / "full", full)[1] != results[1][0][1], "other products"
     of_convolutions = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     assert of_convolutions == "tf32", "torch's default, which the page states"

@@ -12,7 +12,7 @@ from support.shell import tuner
 from support.study_files import write_study
 
 import tuner as package
-from tuner import load
+from tuner import Workload, load
 from tuner.design.study_file import load_campaign
 from tuner.training.checkpoints import read_weights
 
@@ -44,6 +44,7 @@ def test_the_mean_of_the_kept_weights_is_evaluated_and_written(tuner, tmp_path, 
             assert not np.array_equal(value, weights[0][name].numpy())
         assert np.array_equal(value, expected), name
     workload = load_campaign(study)[1].workload
+    assert isinstance(workload, Workload)
     model = workload.model(dict(winner.record.point)).eval()
     model.load_state_dict({name: torch.from_numpy(value) for name, value in written.items()})
     x, y = workload.data().validation
@@ -92,6 +93,7 @@ def test_averages_are_evaluated_selected_exported_and_scored(tuner, tmp_path):
     assert 2 <= winner.point["ema_steps"] <= 12
     assert tuner("best", study, "--export", "best.safetensors").code == 0
     workload = load_campaign(study)[1].workload
+    assert isinstance(workload, Workload)
     model = workload.model({"dropout": 0.0}).eval()
     model.load_state_dict({name: torch.from_numpy(one) for name, one in load_file("best.safetensors").items()})
     x, y = workload.data().validation

@@ -237,7 +237,7 @@ REFUSED = {
     workload(put_another, a_tensor): "the code changes the tensor calls, at each step",
     workload(evaluations_add_in_place, a_tensor): "add_ writes into a tensor that is no parameter or buffer",
     workload(evaluations_put_another, a_tensor): "each evaluation changes the tensor calls, which a recording",
-    workload(late_dropout): "dropout: drawn a second time for the gradients",
+    workload(late_dropout): r"computed again for the gradient \(torch\.utils\.checkpoint\)",
     workload(count_evaluations): "each evaluation changes evaluated to 2, which a recording would freeze",
     workload(count_in_python): "the code changes calls to 2, at each step",
     CountsTheMask: "index: the code needs the values of a tensor",

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support.fusible import (
     Gru,
     Mlp,
@@ -23,8 +24,25 @@ from tuner.fused.making import exact_group, far_from_alone, make_group
 from tuner.training.checkpoints import canonical_digest
 
 STEPS = 4
+
+
+class Plain(Mlp):
+    """Cross entropy without label smoothing."""
+
+    def loss(self, model, batch, point):
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+
+class Cast(Mlp):
+    """As the handbook advises where the last bits of a loss matter."""
+
+    def loss(self, model, batch, point):
+        return F.cross_entropy(model(batch[0]).float(), batch[1], label_smoothing=point["label_smoothing"])
+
+
 KEEP_THEIR_BITS = [
     Mlp, MlpWithDropout, OddMlp, Residual, SdpaTransformer, TransformerEncoder, TransformerEncoderWithDropout, TiedLm,
+    Plain, Cast,
 ]  # fmt: skip
 
 
@@ -53,6 +71,14 @@ def test_a_group_in_bf16_trains_and_evaluates_with_the_bits_of_each_alone(worklo
             assert (together[place], after[place]) == (first, run.evaluate())
     fast_alone = ("not faster", "_transformer_encoder_layer_fwd")  # torch evaluates by a kernel that trains nothing
     assert after or any(why in evaluation.refused for why in fast_alone), evaluation.refused
+
+
+def test_slices_in_bf16_keep_their_bits_too():
+    runs, alone = (runs_of(MlpWithDropout(), 3, precision="bf16", slices=4) for _ in range(2))
+    exact_group(runs).advance(STEPS)
+    for run, other in zip(runs, alone, strict=True):
+        other.advance(STEPS)
+        assert canonical_digest(run.state()) == canonical_digest(other.state())
 
 
 def test_a_fast_group_in_bf16_is_near_its_trials_alone():

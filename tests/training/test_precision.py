@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from reference_studies.digits import Digits
 from support.fusible import Images, Mlp, MlpWithDropout, Residual, TiedLm, runs_of
 from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
 from tuner import SearchSpace, choice, log_uniform, uniform
+from tuner.budget.step_budget import StepBudget
 from tuner.errors import InputError, WorkloadError
 from tuner.records import Price, State
 from tuner.rounds.plan import planned_trials
@@ -76,6 +78,17 @@ def test_a_trial_in_bf16_has_the_bits_of_a_hand_written_loop(workload):
     assert same(weights(plain.model), before), "the precision decides nothing about the initial weights"
     plain.advance(6)
     assert not same(weights(plain.model), expected)
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_slices_have_half_bits_each_and_their_sum_is_float32(name):
+    run, plain = one_run(Mlp(), precision=name, slices=4), one_run(Mlp(), precision="float32", slices=4)
+    run.advance(1)
+    plain.advance(1)
+    for one, other in zip(run.parameters, plain.parameters, strict=True):
+        assert one.grad.dtype == torch.float32
+        assert torch.allclose(one.grad, other.grad, rtol=0.05, atol=2e-3)
+        assert not torch.equal(one.grad, other.grad)
 
 
 def test_fp16_without_an_overflow_has_the_bits_of_torchs_own_scaler(monkeypatch):
@@ -217,11 +230,12 @@ def test_a_skipped_update_is_no_step(space):
     assert run.measure({})["batch/skipped_updates"] == 0 if run.losses else True
 
 
-def test_resumed_between_two_skips_a_trial_has_the_same_bits():
-    whole = one_run(Overflowing(), precision="fp16")
+@pytest.mark.parametrize("slices", [1, 2])
+def test_resumed_between_two_skips_a_trial_has_the_same_bits(slices):
+    whole = one_run(Overflowing(), precision="fp16", slices=slices)
     whole.advance(8)
     assert whole.scale.skipped_since > 3
-    run = one_run(Overflowing(), precision="fp16")
+    run = one_run(Overflowing(), precision="fp16", slices=slices)
     at, resumed, between = overflowing_step(run), 0, 0
     while run.step < 8:
         attempts(run)
@@ -492,3 +506,21 @@ def test_metrics_alone_and_by_hand_in_bf16_are_the_same():
     with computing("bf16", CPU):
         assert evaluate(run.setup.workload, run.model, split, batch_size=1024)["validation/loss"] == float(expected)
     assert Path("nowhere") == run.setup.checkpoint_root
+
+
+def test_300_steps_in_bf16_end_within_one_percent_of_float32():
+    losses = {}
+    for name in ("float32", "bf16", "fp16"):
+        study = tiny_study(
+            space=SearchSpace(learning_rate=log_uniform(0.9e-3, 1.1e-3), dropout=uniform(0.1, 0.11),
+                              label_smoothing=uniform(0.05, 0.06)),
+            budget=StepBudget(300, 300), batch_size=64, precision=name,
+        )  # fmt: skip
+        run = TrialRun(setting_for(study, Path("nowhere"), Digits()), planned_trials(study)[0])
+        run.advance(300)
+        measured = run.measure()
+        assert run.divergence() is None
+        losses[name] = measured["training/loss"], measured["batch/loss"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.01)
+    assert losses["fp16"] == pytest.approx(losses["float32"], rel=0.01)
+    assert losses["bf16"] != losses["float32"] != losses["fp16"]

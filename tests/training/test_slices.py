@@ -14,7 +14,7 @@ from tuner import SearchSpace, Splits, Stream, Workload, log_uniform, padded
 from tuner.errors import WorkloadError
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest
-from tuner.training.slices import Slices, Weighted, check_totals, shares_of
+from tuner.training.slices import Slices, WeightedSum, check_totals, shares_of
 from tuner.training.tree_sum import halves, tree_sum
 from tuner.training.trial_run import TrialRun
 from tuner.training.update import Draws, Update, draw_seed
@@ -350,8 +350,8 @@ def test_few_gradients_are_kept_at_a_time(count):
 
 
 def test_a_sum_writes_into_its_own_memory():
-    one = Weighted.of(torch.tensor(1.0), [torch.ones(3), None], 0.5)
-    other = Weighted.of(torch.tensor(3.0), [torch.ones(3), torch.ones(2)], 0.5)
+    one = WeightedSum.of(torch.tensor(1.0), [torch.ones(3), None], 0.5)
+    other = WeightedSum.of(torch.tensor(3.0), [torch.ones(3), torch.ones(2)], 0.5)
     both = one.plus(other)
     assert both.gradients[0] is one.gradients[0]
     assert float(both.loss) == 2.0

@@ -84,8 +84,8 @@ def yardstick(curves: Sequence[LossCurve]) -> Yardstick:
         raise ValueError("no trial at the best learning rate has finite losses")
     steps = whole[0].steps
     fallen = np.mean([curve.losses[0] - np.interp(steps, *block_means(curve)) for curve in whole], axis=0)
-    noises = [_noise(curve.losses) for curve in whole]
-    return Yardstick(float(fallen[-1]), float(np.median(noises)), tuple(steps), tuple(fallen))
+    spread = [_noise(curve.losses) for curve in whole]
+    return Yardstick(float(fallen[-1]), float(np.median(spread)), tuple(steps), tuple(fallen))
 
 
 def signs_of(curve: LossCurve, against: Yardstick) -> Signs:

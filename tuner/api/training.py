@@ -417,7 +417,9 @@ def export_weights(
             stage = declared_stage(study)
             mean = mean_of_best(ledger, chosen, stage.campaign.workload, Machine(root, device), stage.file)
             _log.log(logging.WARNING if mean.worse else logging.INFO, "%s", mean.words)
-            return mean.write(Path(target)).path
+            written = mean.write(Path(target)).path
+            checkpoint_files.note_in_header(written, winner.notes)
+            return written
     if as_ is not None:
         written = export_as(root, winner.checkpoint, Path(target), as_).path
     else:

@@ -131,6 +131,7 @@ def export_mean(ledger: Ledger, winner: Winner, root: Path, options: BestOptions
     chosen = execution.Chosen(winner.row, winner.record, winner.checkpoint, winner.step, winner.selected_value)
     mean = averaging.mean_of_best(ledger, chosen, stage.campaign.workload, machine, stage.file)
     written = mean.write(target)
+    import_module("tuner.training.checkpoints").note_in_header(written.path, winner.notes)
     say(f"{mean.words}; both on validation, by which they were chosen")
     say(f"wrote {written.path}: {len(written.weights)} tensors, the mean; its header says so (metadata 'averaged')")
     _say_beside(written, target)

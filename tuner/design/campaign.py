@@ -26,7 +26,7 @@ from tuner.errors import DeclarationError
 LONGEST_WARMUP = 0.20  # [P] of round 1; a longer one has to be written in steps (C9)
 DEFAULT_OPTIMIZER = "adamw"
 EVALUATIONS = 50  # of each trial, unless a campaign says otherwise
-_LENGTHS_OF_A_CAMPAIGN = ("production_steps", "warmup_steps", "evaluate_every")
+_LENGTHS_OF_A_CAMPAIGN = ("production_steps", "warmup_steps", "evaluate_every", "ema_steps")
 _LENGTHS_OF_A_SWEEP = ("start_steps", "max_steps")
 _LENGTHS_OF_A_ROUND = ("max_train_steps", "patience_steps")
 Regime = Literal["compute_bound", "not_compute_bound", "undecided"]
@@ -98,7 +98,7 @@ class Campaign:
     precision: in which trials compute, "bf16", "fp16", "tf32" or "float32", unless a search space chooses it; None:
         float32 as torch is set.
     ema_steps: exponential averages of the weights over about so many steps are evaluated, selected and exported, in
-        place of the weights that are trained; None: the weights themselves.
+        place of the weights that are trained, but in a sweep; None: the weights themselves.
     name: how the storage knows it; by default the study file's name.
 
     Numbers of steps may be written as `epochs(...)` or `examples(...)`; `in_steps` makes steps of them.

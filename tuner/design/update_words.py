@@ -7,9 +7,9 @@ from tuner.design.hyperparameters import Choice, Constant, Domain, Range, Value
 from tuner.design.micro_batches import check_slices
 from tuner.design.names import EMA_STEPS, Name
 from tuner.design.optimizers import optimizer_of
+from tuner.design.round import checked_steps
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Trainable, Workload
-from tuner.design.workload_checks import check_count
 from tuner.errors import DeclarationError
 
 # Precisions by name. "tf32": float32 whose products have ten bits of mantissa, on GPUs that have it.
@@ -51,7 +51,7 @@ def check_updates(campaign: _Declared, searched: Collection[str]) -> None:
     if campaign.precision is not None:
         check_precision(campaign.precision)
     if campaign.ema_steps is not None:
-        check_count("ema_steps", campaign.ema_steps)
+        checked_steps(EMA_STEPS, campaign.ema_steps)
     for name in ("precision", "ema_steps"):
         if getattr(campaign, name) is not None and name in searched:
             raise DeclarationError(

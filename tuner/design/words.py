@@ -117,13 +117,9 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "precision": _in_own_code(
             "in `train`: `torch.autocast(...)`", "`trainer={\"precision\": \"bf16-mixed\"}`", "`args={\"bf16\": True}`"
         ),
-        "micro_batch_size": _in_own_code(
-            "in `train`: add up gradients", "`trainer={\"accumulate_grad_batches\": 4}`",
-            "`args={\"gradient_accumulation_steps\": 4}`",
-        ),
         "ema_steps": _in_own_code(
             "in `train`: `torch.optim.swa_utils.AveragedModel`, kept by `trial.keep`",
-            "`trainer={\"callbacks\": [...]}`", "a callback of the Trainer",
+            "`trainer={\"callbacks\": [EMAWeightAveraging(...)]}`", "a `trainer_class` that evaluates and saves them",
         ),
         "sweep": {
             "loop": "honoured; needs the schedule, and `trial.regularization_off`",
@@ -197,6 +193,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "weight_decay": _POINT,
         "clip_norm": _POINT,
         "batch_size": _POINT,
+        "ema_steps": _POINT,
     }),
     ("option", {
         "--device": {

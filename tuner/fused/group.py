@@ -84,7 +84,7 @@ class Group:
         self.task = Task(loss, self.model, len(runs), constants, numbers, care, rules)
         self._change: Callable[[Recording], Recording] = lambda recording: recording
         self._recordings: dict[object, tuple[Recording, DropoutNoise]] = {}
-        self._noises: dict[object, DropoutNoise] = {}  # on a GPU, of slices after the first
+        self._dropouts: dict[object, DropoutNoise] = {}  # on a GPU, of slices after the first
         self._slices = _alike([run.rule.slices for run in runs])
         self._inputs = self.task.inputs
         self.trained: list[str] = []  # names of the parameters that the loss depends on
@@ -217,7 +217,7 @@ class Group:
             self.model.part(names)
             self._inputs = self.task.inputs
             self._recordings.clear()
-            self._noises.clear()
+            self._dropouts.clear()
             self.graphs.forget()
 
     def _work(self, shared: bool, last: _Work | None) -> _Work:
@@ -293,7 +293,7 @@ class Group:
         return losses
 
     def _leaf(self, work: _Work, number: int) -> list[torch.Tensor]:
-        """Losses [K] and gradients [K, ...] of a slice, times its share of each trial; see `Weighted`."""
+        """Losses [K] and gradients [K, ...] of a slice, times its share of each trial; see `WeightedSum`."""
         found = self._replayed(work.parts[number], number)
         if work.shares is None:
             return [one * (1.0 / len(work.parts)) for one in found]
@@ -375,9 +375,9 @@ class Group:
         if not number or self.setup.device.type != "cuda":
             return known
         key = batch.signature, number  # a graph reads the masks of all slices, so each has memory of its own
-        if key not in self._noises:
-            self._noises[key] = self._noise(known[0])
-        return known[0], self._noises[key]
+        if key not in self._dropouts:
+            self._dropouts[key] = self._noise(known[0])
+        return known[0], self._dropouts[key]
 
     def _noise(self, recording: Recording) -> DropoutNoise:
         seeds = [run.trial.seed for run in self.runs]

@@ -14,6 +14,10 @@ from tuner.fused.trial_tensor import TrialTensor, is_trial, values_of
 from tuner.training.copy_on_write import address
 
 _WRITES = "writes values of a single trial into a tensor that all trials share; make it by x.new_zeros() or the like"
+RECOMPUTES = (
+    "activations are computed again for the gradient (torch.utils.checkpoint), which a recording would hold twice: "
+    "leave that out for trials together, or let each train alone (--fuse off)"
+)
 Rule = Callable[..., Any]  # rule(operations, function, *arguments, **keywords); NotImplemented: not this case
 Rules = Mapping[str, Rule]
 
@@ -94,6 +98,8 @@ class Operations:
         return [value] * self.num_trials
 
     def run(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
+        if _in_checkpoint():
+            raise NotFusible(RECOMPUTES)
         name = name_of(function)
         if isinstance(keywords.get("out"), torch.Tensor) and not is_trial(keywords["out"]):
             self.refuse_write(name, keywords["out"])
@@ -214,6 +220,12 @@ def _rows(stacked: torch.Tensor) -> Sequence[torch.Tensor]:
     rows = stacked.unbind(0)
     aligned = not stacked.is_cuda or stacked.stride(0) * stacked.element_size() % _ALIGNED == 0
     return rows if aligned else [row.clone() for row in rows]
+
+
+def _in_checkpoint() -> bool:
+    """Whether what runs now is to be computed again in the backward pass, by torch's hooks on saved tensors."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 @functools.cache

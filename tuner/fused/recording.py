@@ -1,9 +1,11 @@
 """The loss of all trials, forward and backward, recorded as a flat graph that needs neither Python nor autograd."""
 
 import random
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from tuner.fused.counting import remembered
 from tuner.fused.graph import check_graph, drawing, simplify
 from tuner.fused.noise import Site, Sites
 from tuner.fused.obstacles import refusal
-from tuner.fused.operations import Operations, Rules
+from tuner.fused.operations import RECOMPUTES, Operations, Rules
 from tuner.fused.quick_kernels import quickened
 from tuner.fused.rules import TABLE
 from tuner.fused.rules_python import SharedValues
@@ -128,7 +130,15 @@ def record(task: Task, batch: Batch) -> Recording:
     try:
         return _settled(task, batch)
     except Exception as error:  # mostly code that does not support trial tensors
+        if isinstance(error, NotFusible) and _in_checkpoint(error):
+            raise NotFusible(RECOMPUTES) from error
         raise refusal(error, "while the loss was recorded") from error
+
+
+def _in_checkpoint(error: Exception) -> bool:
+    """Whether an error was raised by torch's older checkpoint of activations, or within one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-3:] == ("torch", "utils", "checkpoint.py") for frame in frames)
 
 
 def _settled(task: Task, batch: Batch) -> Recording:

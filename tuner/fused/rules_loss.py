@@ -19,6 +19,8 @@ def cross_entropy(
 ) -> Any:
     options = dict(zip(_AFTER_WEIGHT, rest, strict=False)) | named
     weight = options.pop("weight", weight)
+    if logits.dtype.itemsize < SINGLE and torch.is_autocast_enabled(logits.device.type):
+        logits = logits.float()  # which is how autocast computes it
     smoothing = options.get("label_smoothing", 0.0)
     plain = weight is None and options.get("reduction", "mean") == "mean" and options.get("ignore_index", -100) == -100
     single = logits.dtype.itemsize >= SINGLE  # else torch rounds less in between than tensors of half as many bits

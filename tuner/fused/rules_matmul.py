@@ -216,6 +216,13 @@ def _joined(stacked: torch.Tensor, place: int) -> torch.Tensor:
 
 
 def _attention_with_dropout(operations: Operations, parts: Any, mask: Any, rate: Any, options: dict[str, Any]) -> Any:
+    device = parts[0].device.type
+    if torch.is_autocast_enabled(device):  # torch casts once, and computes the formula in float32
+        few = torch.get_autocast_dtype(device)
+        mask = mask if mask is None or mask.dtype == torch.bool else mask.to(few).float()
+        with torch.autocast(device, enabled=False):
+            cast = [part.to(few).float() for part in parts]
+            return _attention_with_dropout(operations, cast, mask, rate, options).to(few)
     query, key, value = parts
     given = options.get("scale")
     scale = math.sqrt(given if given is not None else 1.0 / math.sqrt(seen_shape(query)[-1]))

@@ -69,7 +69,11 @@ def set_data(operations: Operations, function: Any, value: Any, new: torch.Tenso
 
 
 def refuse_backward(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
-    raise NotFusible(f"{name_of(function)}: the loss computes its own gradients")
+    raise NotFusible(
+        f"{name_of(function)}: the loss computes its own gradients, or its model computes activations again "
+        "(torch.utils.checkpoint with use_reentrant=True): leave that out for trials together, or let each train alone "
+        "(--fuse off)"
+    )
 
 
 def requires_grad(operations: Operations, function: Any, value: TrialTensor) -> bool:

@@ -110,8 +110,8 @@ class Price:
     many made the batches while a step was timed. useful_processes: how many would hide the fetching, and have a core.
     trainers: processes that would train at the same time. precisions: names of precisions that are declared, each with
     the steps a second of a trial in it as a multiple of those of the same trial in float32. memory: what the trial
-    takes while it trains; None where that was not measured. together: so many trials fit into the free memory as one stacked
-    model; 0 where that was not measured. compile_ms: to compile what the study gives to `torch.compile`, once a trial.
+    takes while it trains; None where that was not measured. together: so many trials fit into the free memory as one
+    stack; 0 where that was not measured. compile_ms: to compile what the study gives to `torch.compile`, once a trial.
     """
 
     step_ms: float

@@ -155,12 +155,18 @@ class StudyComparison:
                 f"that it loads overwritten? {_WAYS_OUT}"
             )
         if losses:
-            raise StudyChanged(
-                f"the loss changed: at {_point(losses[0].point)} a first batch has another loss than when "
-                f"{row.study.name} of {row.campaign!r} was started, and code, data and initial weights are the same; "
-                "did something change that loss or augment() reads besides them (a file, a variable of the "
-                f"environment, the weights of a teacher)? {_WAYS_OUT}"
-            )
+            raise self._other_loss(row, losses[0].point)
+
+    def _other_loss(self, row: StudyRow, point: Mapping[str, object]) -> StudyChanged:
+        declared = self._parts_known_then(row, ("precision",))
+        if declared:
+            return _refusal(row, in_short(declared))
+        return StudyChanged(
+            f"the loss changed: at {_point(point)} a first batch has another loss than when {row.study.name} of "
+            f"{row.campaign!r} was started, and code, data and initial weights are the same; did something change that "
+            "loss or augment() reads besides them (a file, a variable of the environment, the weights of a teacher)? "
+            f"{_WAYS_OUT}"
+        )
 
     def is_as_started(self, row: StudyRow) -> bool:
         """Whether code, arguments, data and initial weights are those of the start of a study, whatever is allowed."""

@@ -23,7 +23,6 @@ from tuner.design.identity import Identity
 from tuner.design.stages import named_in
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Workload
 from tuner.errors import StorageError, StudyChanged, TrialsFailed
 from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
@@ -35,7 +34,7 @@ from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromis
 from tuner.records.promises import measured_from
 from tuner.rounds.comparison import StudyComparison, basis_of
 from tuner.rounds.leaks import compare_inputs
-from tuner.rounds.plan import round_name
+from tuner.rounds.plan import round_name, with_kept_slices
 from tuner.security import without_secrets
 from tuner.shown import word
 from tuner.storage.liveness import worker_id
@@ -244,21 +243,8 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
 
 def _as_kept(session: Session, study: Study) -> Study:
     """A study with the examples of its data, and with slices of the size with which its campaign began."""
-    return with_kept_slices(session, replace(study, num_examples=session.loaded.num_examples))
-
-
-def with_kept_slices(session: Session, study: Study) -> Study:
-    """A study with slices of the size with which its campaign began, where its class does not say their number.
-
-    What is computed at a time may be another than when it began, on another machine.
-    """
-    workload = session.campaign.workload
-    if not isinstance(workload, Workload) or workload.slices is not None:
-        return study
-    if session.name not in session.ledger.campaigns():
-        return study
-    first = next((row.study for row in session.ledger.studies(session.name) if not row.study.source), None)
-    return study if first is None else replace(study, slice_size=first.slice_size)
+    study = replace(study, num_examples=session.loaded.num_examples)
+    return with_kept_slices(study, session.campaign.workload, session.ledger, session.name)
 
 
 def _kept_start(session: Session, study: Study, started: StudyRow | None) -> tuple[StageStart, ...]:
@@ -360,7 +346,7 @@ def check_study(
     Validation data that were looked at for an earlier study of the campaign count as finite and are not looked at
     again; a look that would take more than `look_seconds` is only priced.
     """
-    study = with_kept_slices(session, study)
+    study = _as_kept(session, study)
     _recall_promises(session, study)
     known = _known_to_be_finite(session, study)
     seconds = None if known else look_seconds

@@ -14,6 +14,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Trainable, Workload
 from tuner.errors import DeclarationError
+from tuner.storage.store import Ledger
 
 
 def round_name(number: int) -> str:
@@ -62,6 +63,17 @@ def words_of_updates(campaign: Campaign) -> dict[str, Any]:
         words["slices"] = workload.slices or 1
         words["slice_size"] = workload.micro_batch_size if from_portions else 0
     return words
+
+
+def with_kept_slices(study: Study, workload: Trainable, ledger: Ledger, campaign: str) -> Study:
+    """A study with slices of the size with which its campaign began, where its class does not say their number.
+
+    What is computed at a time may be another than when it began, on another machine.
+    """
+    if not isinstance(workload, Workload) or workload.slices is not None or campaign not in ledger.campaigns():
+        return study
+    first = next((row.study for row in ledger.studies(campaign) if not row.study.source), None)
+    return study if first is None else replace(study, slice_size=first.slice_size)
 
 
 def planned_trials(study: Study, start: int = 0) -> tuple[Trial, ...]:

@@ -7,8 +7,9 @@ each update are recorded (`Study.traced_every`).
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tuner.analysis.frames import study_frames
 from tuner.analysis.round_frames import main_rounds, round_frames, round_number, row_of_trial
-from tuner.analysis.stability_records import EARLY, KIND, StabilityRecords, stability_records
+from tuner.analysis.stability_records import EARLY, KIND, StabilityRecords, stability_records, training_loss
 from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.origin import Origin
@@ -156,6 +157,7 @@ class StabilityPlan:
             round=None,
             lineage=((source.name, f"trial {number}"),),
             scientific=(),
+            patience_steps=0,
         )
 
     def _trial(self, study: Study, number: int, multiple: float, warmup: int, seed: int) -> Trial:
@@ -268,3 +270,10 @@ def _check(session: Session, row: StudyRow, record: TrialRecord) -> None:
         raise DeclarationError(
             f"trial {record.number} of {row.study.name} has no learning_rate, so there is no rate to raise"
         )
+    if session.loaded.trains_itself:
+        frames = study_frames(session.ledger, session.name, row.study.name)
+        if training_loss(frames)[0] not in frames.metrics:
+            raise DeclarationError(
+                f"{owner} reports no training loss, in which instability shows ({', '.join(sorted(frames.metrics))}); "
+                "report it where trial.evaluates(step), as training/loss"
+            )

@@ -7,7 +7,7 @@ average goes back into training. Buffers are those of the model: the running sta
 torch.optim.swa_utils.AveragedModel does the same one tensor at a time; here one call moves all of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,7 +24,7 @@ class AverageRule(Protocol):
     """What an average is of the weights that a trial goes through; of its beginning they are the first weights."""
 
     def share(self, updates: int) -> float:
-        """The share of the newest weights in the average after so many updates, from 0 to 1; 1 begins it anew."""
+        """The share of the newest weights in the average after so many updates, 0 to 1; with 1 it is those weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Averages:
         if sparse:
             raise WorkloadError(f"ema_steps averages dense parameters, and {sparse} is sparse; leave ema_steps out")
         self.names = list(named)
-        self.parameters: Sequence[torch.Tensor] = list(named.values())
+        self.parameters: list[torch.Tensor] = list(named.values())
         self.values = [_wide(parameter.detach()).clone() for parameter in self.parameters]
         self._half = any(parameter.dtype in _HALF for parameter in self.parameters)
         self._is_shown = False
@@ -66,9 +66,14 @@ class Averages:
 
     def take(self, updates: int) -> None:
         """Move towards the weights, which are those after so many updates."""
-        with torch.no_grad():
+        share = self.rule.share(updates)
+        before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # as torch.no_grad(), which takes as long as a fifth of the rest
+        try:
             weights = [_wide(one) for one in self.parameters] if self._half else self.parameters
-            torch._foreach_lerp_(self.values, list(weights), self.rule.share(updates))
+            torch._foreach_lerp_(self.values, weights, share)
+        finally:
+            torch._C._set_grad_enabled(before)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -79,7 +84,7 @@ class Averages:
         if self._is_shown:
             yield
             return
-        parameters = list(self.parameters)
+        parameters = self.parameters
         trained = [parameter.detach().clone() for parameter in parameters]
         self._is_shown = True
         try:
@@ -102,7 +107,7 @@ class Averages:
         """
         with torch.no_grad():
             if saved is None:
-                torch._foreach_copy_(self.values, list(self.parameters))
+                torch._foreach_copy_(self.values, self.parameters)
                 return False
             missing = [name for name in self.names if name not in saved]
             if missing:

@@ -38,7 +38,8 @@ def without_compiler(name: str) -> str:
 
 def original(thing: Any) -> Any:
     """What a compiled function or module was made of; anything else as it is."""
-    return vars(thing)[_MARK] if _MARK in getattr(thing, "__dict__", {}) else thing
+    inner = getattr(thing, _MARK, None)
+    return inner if inner is not None and is_compiled(thing) else thing
 
 
 def compiled_parts(model: torch.nn.Module) -> Iterator[tuple[str, object]]:

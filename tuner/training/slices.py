@@ -115,27 +115,27 @@ def _no_weight(step: int) -> str:
 
 
 @dataclass(slots=True)
-class Weighted:
+class WeightedSum:
     """A loss [] and gradients, multiplied by a share; or a sum of such. The gradients are its own memory."""
 
     loss: torch.Tensor
     gradients: Gradients
 
     @classmethod
-    def of(cls, loss: torch.Tensor, gradients: Gradients, share: Share) -> "Weighted":
+    def of(cls, loss: torch.Tensor, gradients: Gradients, share: Share) -> "WeightedSum":
         """Writes into the gradients; None stands for a parameter on which the loss does not depend."""
         own = [_settled(gradient) for gradient in gradients]
         _scale([gradient for gradient in own if gradient is not None], share)
         return cls(_times(loss.detach(), share), own)
 
-    def plus(self, other: "Weighted") -> "Weighted":
+    def plus(self, other: "WeightedSum") -> "WeightedSum":
         """The sum, in this one's memory where both have a gradient."""
         pairs = list(zip(self.gradients, other.gradients, strict=True))
         both = [(mine, yours) for mine, yours in pairs if mine is not None and yours is not None]
         dense = [pair for pair in both if not (pair[0].is_sparse or pair[1].is_sparse)]
         if dense:
             torch._foreach_add_([mine for mine, _ in dense], [yours for _, yours in dense])
-        return Weighted(self.loss + other.loss, [_sum(mine, yours) for mine, yours in pairs])
+        return WeightedSum(self.loss + other.loss, [_sum(mine, yours) for mine, yours in pairs])
 
 
 def _settled(gradient: torch.Tensor | None) -> torch.Tensor | None:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from tuner.errors import WorkloadError
 from tuner.training.endings import is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.precision import computing
 from tuner.training.randomness import seed_global_generators
 from tuner.training.slices import Slices, check_weights, shares_of
 from tuner.training.trial_run import TrialRun
@@ -164,7 +165,7 @@ def _loss(run: TrialRun, copied: torch.nn.Module, batch: Any, seed: int, *, norm
         if norms_at_rest and isinstance(module, _BatchNorm):
             module.eval()
     seed_global_generators(seed, run.setup.device)
-    with left_as_it_was(run.setup.workload), _Undropped():
+    with computing("float32", run.setup.device), left_as_it_was(run.setup.workload), _Undropped():
         return run.setup.workload.loss(copied, batch, run.point)
 
 

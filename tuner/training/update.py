@@ -35,7 +35,7 @@ from tuner.training.optimizers import settle_sparse
 from tuner.training.precision import computed
 from tuner.training.randomness import seed_torch_generators, step_seed
 from tuner.training.setup import TrainingSetup
-from tuner.training.slices import Slices, Weighted, shares_of
+from tuner.training.slices import Slices, WeightedSum, shares_of
 from tuner.training.stability import clip_gradients
 from tuner.training.tree_sum import tree_sum
 
@@ -142,14 +142,14 @@ class Update:
         if shares.total is not None:
             self.totals[step] = shares.total
 
-        def leaf(part: int) -> Weighted:
+        def leaf(part: int) -> WeightedSum:
             batch = slices[part]  # first: whoever makes it seeds the same generators
             self.prepare(step, host_draws=True, part=part)
             loss = self.loss(self.model, batch, point)
             self.backward(loss)
-            return Weighted.of(loss, [parameter.grad for parameter in self.parameters], shares.of_each[part])
+            return WeightedSum.of(loss, [parameter.grad for parameter in self.parameters], shares.of_each[part])
 
-        whole = tree_sum(leaf, range(slices.count), Weighted.plus)
+        whole = tree_sum(leaf, range(slices.count), WeightedSum.plus)
         for parameter, gradient in zip(self.parameters, whole.gradients, strict=True):
             parameter.grad = gradient
         return whole.loss

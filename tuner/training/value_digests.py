@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from tuner.sources.bytecode import code_digest
+from tuner.training.compiled import is_compiled, original
 from tuner.training.tensor_digests import feed_tensor
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
@@ -156,6 +157,9 @@ class _Feeding:
 
     def _feed_named(self, value: Any, place: str) -> None:
         """A class or function by its name, where that leads to it; else by what it is made of."""
+        if is_compiled(value):
+            self.say("compiled")
+            value = original(value)
         self._say_name("named", value)
         if is_found_by_name(value):
             return
@@ -188,11 +192,15 @@ class _Feeding:
                 self.feed(inner, f"{place}.{name}")
 
     def _feed_module(self, value: torch.nn.Module, place: str) -> None:
-        """Its type, and of what every torch module has only what is not empty."""
+        """Its type, and of what every torch module has only what is not empty; of a compiled one what was compiled."""
+        if is_compiled(value):
+            self.say("compiled")  # how, the code of the study says; what torch made of it differs in each process
+            value = original(value)
         self._say_name("module", type(value))
         if not is_found_by_name(type(value)):
             self._feed_class(type(value), place)
-        state = {name: held for name, held in vars(value).items() if not (name.startswith("_") and not held)}
+        empty = {name for name, held in vars(value).items() if name.startswith("_") and not held}
+        state = {name: held for name, held in vars(value).items() if name not in {*empty, "_compiled_call_impl"}}
         for name, held in state.items():
             self.say(name)
             self.feed(held, f"{place}.{name}")
