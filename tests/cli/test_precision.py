@@ -64,4 +64,4 @@ def test_the_test_split_is_scored_in_the_precision_of_the_trial(tuner, tmp_path,
     assert tuner("launch", study, "--round", 1).code == 0
     run = tuner("score-test", study)
     assert run.code == 0, run.err
-    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # type: ignore[attr-defined]
