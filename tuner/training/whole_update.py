@@ -266,14 +266,9 @@ def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], differ
 
 
 def _values(held: Mapping[str, object]) -> dict[str, object]:
-    """What is remembered, with copies of the tensors; large ones are left out, and what a look at a group left."""
-    small = {name: one for name, one in held.items() if not isinstance(one, torch.Tensor) or _is_compared(one)}
+    """What is remembered, with copies of the tensors; large ones are left out."""
+    small = {name: one for name, one in held.items() if not isinstance(one, torch.Tensor) or one.numel() <= COPIED}
     return {name: one.detach().clone() if isinstance(one, torch.Tensor) else one for name, one in small.items()}
-
-
-def _is_compared(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is small, and one of torch's own: those of a group of trials have no one value."""
-    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.numel() <= COPIED
 
 
 def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
