@@ -1,6 +1,7 @@
 """A precision by the real path: declared, searched, priced, trained together, scored, and told where it is refused."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ def test_bf16_is_priced_trained_together_and_shown_in_the_budget_of_the_next_rou
     assert tuner("launch", study, "--round", 1, "--fuse", "off").code == 0
     assert rows(tmp_path / "alone", CURVES) == together
     monkeypatch.chdir(tmp_path)
+    assert tuner("report", "tiny", "--out", "page.html").code == 0
+    assert re.search(r"Precision\s*</\w+>\s*<\w+[^>]*>\s*bf16", (tmp_path / "page.html").read_text())
     plain = write_study(tmp_path)
     refused = tuner("launch", plain, "--round", 1)
     assert refused.code == 2
@@ -61,4 +64,4 @@ def test_the_test_split_is_scored_in_the_precision_of_the_trial(tuner, tmp_path,
     assert tuner("launch", study, "--round", 1).code == 0
     run = tuner("score-test", study)
     assert run.code == 0, run.err
-    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from support.fusible import Images, Mlp, runs_of
+from support.fusible import Gru, Images, Mlp, runs_of
 from torch import nn
 
 from tuner.errors import NotFusible
@@ -99,10 +99,7 @@ def test_forward_hooks_are_no_obstacle():
 
 
 def test_autocast_is_named_where_the_bits_are_not_those_of_each_trial_alone():
-    class Cast(Images):
-        def model(self, point):
-            return nn.Sequential(nn.Linear(64, 32), nn.LayerNorm(32), nn.Linear(32, 10))
-
+    class Cast(Gru):
         def loss(self, model, batch, point):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 return F.cross_entropy(model(batch[0]), batch[1])

@@ -28,6 +28,7 @@ ENTRY_POINTS = ("tuner.__main__", "tuner.cli.__main__")
 # A module under the minimum that one other imports, and why it is a room of its own all the same.
 STANDS_ALONE: dict[str, str] = {
     "tuner.fused.averages": "a group is long without it, and averages of trials alone are a module of their own, too",
+    "tuner.training.mean_weights": "execution reads checkpoints; what computes stands in training",
     "tuner.testing": "tests of users import it, and nothing heavy with it",
     "tuner.delegated.command_sources": "`import tuner` declares a Command, and needs no search for files",
     "tuner.cli.importing": "the table of commands names it; `tuner import` starts in half the time of other commands",

@@ -12,7 +12,6 @@ ELSEWHERE = {
     "training/first_loss.py": 1,
     "training/models.py": 1,
     "training/caption_look.py": 1,
-    "training/slices_look.py": 1,
 }
 CONTEXTS = ("computing", "computing_so", "_computing", "in_precision")
 

@@ -49,10 +49,13 @@ def test_a_smaller_machine_goes_on_where_slices_were_declared(tuner, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("before", "begun"), [("micro_batch_size = 4", "slices of 4 examples"), ("pass", "whole batches of 8 examples")]
+    ("before", "begun"),
+    [("micro_batch_size = 4", "slices of 4 examples"), ("micro_batch_size = None", "whole batches of 8 examples")],
 )
 def test_less_than_a_slice_at_a_time_is_refused_with_the_way_out(tuner, tmp_path, before, begun):
     assert launched(tuner, tmp_path, before).code == 0
+    larger = launched(tuner, tmp_path, "micro_batch_size = 8")
+    assert larger.code == 0, larger.err
     refused = launched(tuner, tmp_path, "micro_batch_size = 2", "--round", "2")
     assert refused.code == 2
     said = " ".join(refused.err.split())

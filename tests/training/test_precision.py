@@ -418,13 +418,13 @@ def test_products_of_float32_are_set_while_a_trial_computes_and_put_back(name, m
 
 
 def test_what_torch_inherits_is_inherited_again():
-    torch.backends.fp32_precision = "tf32"
+    torch.backends.fp32_precision = "tf32"  # type: ignore[attr-defined]
     try:
         with updating("float32", CUDA):
             assert switches(CUDA)[0] == "ieee"
         assert switches(CUDA)[0] == "tf32"
     finally:
-        torch.backends.fp32_precision = "none"
+        torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
     assert switches(CUDA)[0] == "none"
 
 
@@ -434,13 +434,13 @@ def test_a_trial_computes_with_its_switches_backward_too(monkeypatch):
     class Looking(Mlp):
         def loss(self, model, batch, point):
             value = super().loss(model, batch, point)
-            value.register_hook(lambda gradient: seen.append(torch.backends.mkldnn.matmul.fp32_precision))
+            value.register_hook(lambda gradient: seen.append(torch.backends.mkldnn.matmul.fp32_precision))  # type: ignore[attr-defined]
             return value
 
     run = one_run(Looking(), precision="float32")
     run.advance(2)
     assert seen == ["ieee", "ieee"]
-    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # type: ignore[attr-defined]
 
 
 def test_numerics_of_a_declared_precision_do_not_depend_on_how_torch_is_set(monkeypatch):

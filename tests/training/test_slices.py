@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from support.drawing import Drawing, of_all
+from support.drawing import Drawing, numpys, of_all, pythons
 from support.tiny import CPU, Tiny, setting_for, tiny_study
 from torch import nn
 
@@ -220,6 +220,18 @@ def test_a_loss_draws_other_numbers_for_each_slice_from_the_first_step_on():
     trained(workload, 4, 2)
     for drawn in zip(*workload.drawn, strict=True):
         assert len({repr(one) for one in drawn}) == 8
+
+
+def test_an_augmentation_draws_other_numbers_for_each_slice():
+    drawn = []
+
+    class Noted(Tiny):
+        def augment(self, batch, point, generator):
+            drawn.append((generator.initial_seed(), float(torch.rand(())), pythons(), numpys()))
+            return batch
+
+    trained(Noted(), 4, 2)
+    assert all(len(set(map(repr, same))) == 8 for same in zip(*drawn, strict=True))
 
 
 def test_batch_norm_takes_its_statistics_from_each_slice_in_order():

@@ -29,7 +29,7 @@ PORTION = 8  # of so many parts of a batch, one and two are tried
 
 
 class Measurable(Protocol):
-    """What is asked of a trial; a `TrialRun` has it."""
+    """What is read of a trial; a `TrialRun` has it."""
 
     setup: TrainingSetup
     rule: UpdateRule

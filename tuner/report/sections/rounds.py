@@ -88,6 +88,7 @@ def _facts(material: StudyMaterial) -> list[tuple[str, str]]:
         ("Schedule", schedule_words(study.schedule, frames.schedules.values()) if scheduled else of_the_loop),
         ("Optimizer", study.optimizer or _optimizer(material)),
         ("Batch size", _batches(study) if study.batch_size else by.get("batch size", _not_said(by))),
+        *([("Precision", study.precision)] if study.precision else []),
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
         ("Configurations", _points(study)),
     ]
