@@ -144,6 +144,16 @@ def test_the_best_rate_itself_may_be_unstable_and_is_told():
     assert "At the best learning rate itself, 0.01, training diverges, from step 4 on (3 of 3 seeds)." in found.summary
 
 
+def test_a_rise_at_the_best_rate_that_no_higher_one_makes_worse_is_told_as_one_of_the_data():
+    risen = of_seeds(trial, 300, 300, 300, multiple=1.0)
+    found = stability_finding(records(*risen, *of_seeds(trial, None, None, None, multiple=10.0)))
+    assert found.verdict == "stable"
+    assert any("its reason is in the data, or their order" in one for one in found.caveats)
+    worse = stability_finding(records(*risen, *of_seeds(trial, 11, 11, 11, multiple=10.0)))
+    assert worse.verdict == "unstable"
+    assert "At the best learning rate itself" in worse.summary
+
+
 @pytest.mark.parametrize(
     ("broken", "summary", "action"),
     [

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -81,10 +81,21 @@ class StabilityRecords:
 
     @property
     def unstable(self) -> pd.Series | None:
-        """The lowest rate that is unstable with more than half of its seeds, as a row of `by_rate`."""
+        """The lowest rate that is unstable with more than half of its seeds, as a row of `by_rate`.
+
+        Where the loss rises at the best rate and no higher one makes that worse, the data are the reason, not the rate.
+        """
         rates = self.by_rate
         mostly = rates[rates["unstable"] > rates["seeds"] / 2]
-        return None if mostly.empty else mostly.iloc[0]
+        return None if mostly.empty or self.rises_at_all_rates else mostly.iloc[0]
+
+    @property
+    def rises_at_all_rates(self) -> bool:
+        """Whether the loss goes up at the best rate, with most seeds, and no more than that at each higher one."""
+        rates = self.by_rate
+        mostly = rates[rates["unstable"] > rates["seeds"] / 2]
+        best = len(mostly) == 1 and abs(float(mostly.iloc[0]["multiple"]) - 1.0) < SAME_RATE
+        return best and "diverged" not in str(mostly.iloc[0]["signs"]) and len(rates) == self.num_rates > 1
 
     @property
     def is_early(self) -> bool:
@@ -152,12 +163,13 @@ def records_of(
     """The records of a study of rates and of those of warmups."""
     traces = [_Trace(number, frames, best_rate) for number, frames in enumerate(parts)]
     rows = [row for trace in traces for row in trace.rows()]
-    reference = [row.curve for row in rows if row.part == "rate" and abs(row.multiple - 1.0) < SAME_RATE]
+    reference = [row.curve for row in rows if row.is_best_rate]
     try:
         against = yardstick(reference)
     except ValueError:
         against = None
     curves = [row.points() for row in rows]
+    beside = {row.seed: row for row in rows if row.is_best_rate}
     rates = {row.multiple for row in rows if row.part == "rate"}
     seeds = {row.seed for row in rows if row.part == "rate"}
     return StabilityRecords(
@@ -165,7 +177,7 @@ def records_of(
         study=source,
         best_rate=best_rate,
         present_warmup=present_warmup,
-        trials=pd.DataFrame([row.as_row(against) for row in rows]),
+        trials=pd.DataFrame([row.as_row(against, beside.get(row.seed)) for row in rows]),
         curves=pd.concat(curves, ignore_index=True),
         num_rates=len(rates),
         num_seeds=len(seeds),
@@ -188,14 +200,20 @@ class _Trained:
     curve: LossCurve
     norms: Array
 
-    def signs(self, against: Yardstick | None) -> Signs:
+    @property
+    def is_best_rate(self) -> bool:
+        """Whether it trained at the best rate, against which the others are measured."""
+        return self.part == "rate" and abs(self.multiple - 1.0) < SAME_RATE
+
+    def signs(self, against: Yardstick | None, beside: Self | None = None) -> Signs:
+        """beside: the trial at the best rate with the same seeds, which may be this one."""
         if against is not None and self.state in ("complete", "infeasible"):
-            return signs_of(self.curve, against)
+            return signs_of(self.curve, against, None if beside is None or self.is_best_rate else beside.curve)
         diverged = self.curve.diverged_at
         return Signs("diverged", diverged, np.inf) if diverged is not None else Signs()
 
-    def as_row(self, against: Yardstick | None) -> dict[str, object]:
-        found = self.signs(against)
+    def as_row(self, against: Yardstick | None, beside: Self | None = None) -> dict[str, object]:
+        found = self.signs(against, beside)
         return {
             "part": self.part, "study": self.study, "trial": self.trial, "rate": self.rate, "multiple": self.multiple,
             "warmup_steps": self.warmup_steps, "seed": self.seed, "state": self.state, "sign": found.sign,

@@ -115,10 +115,11 @@ def _steady(records: StabilityRecords) -> str:
 
 
 def _seeds_that_rose(records: StabilityRecords) -> list[str]:
-    """The rates at which a minority of the seeds was unstable."""
-    rates = records.by_rate
+    """The rates at which a minority of the seeds was unstable, or all rates, as the data have it."""
+    rates, data = records.by_rate, records.rises_at_all_rates
     return [
         f"{row['unstable']:.0f} of {counted(int(row['seeds']), 'seed')} showed a rise at {row['multiple']:g} times it"
+        + (", and no higher rate makes it worse: its reason is in the data, or their order" if data else "")
         for row in rates[rates["unstable"] > 0].to_dict("records")
     ]
 
