@@ -73,7 +73,7 @@ class Yardstick:
     def limit(self, width: int) -> float:
         """The height, in gains, that the noise of means over so many losses does not reach."""
         single = self.noise * np.sqrt(1.0 + 1.0 / width)
-        return max(RISE, SURE * max(single, np.sqrt(2.0) * self._ups(width)) / self.unit)
+        return float(max(RISE, SURE * max(single, np.sqrt(2.0) * self._ups(width)) / self.unit))
 
     def _ups(self, width: int) -> float:
         """The standard deviation of means over so many losses, tails and all, by how far each is above the last one.
