@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -36,6 +36,7 @@ class StabilityRecords:
     present_warmup: its warmup in steps. trials: one row a trial: part ("rate" or "warmup"), study, trial, rate,
     multiple (of the best rate), warmup_steps, seed, state, sign, onset (step), height. curves: one row an update:
     part, multiple, warmup_steps, seed, trial, step, loss, norm (NaN where it was not recorded).
+    present_clip: clip_norm of the point; None where it has none.
     num_rates: so many rates were planned, with num_seeds each. against: what the curves were measured against; None
     where no trial at the best rate has finite losses.
     """
@@ -49,6 +50,7 @@ class StabilityRecords:
     num_rates: int
     num_seeds: int
     against: Yardstick | None
+    present_clip: float | None = None
 
     @property
     def max_train_steps(self) -> int:
@@ -130,9 +132,15 @@ class StabilityRecords:
         return clip_norm_for(self.recent_norms)
 
     @property
+    def next_clip_norm(self) -> float | None:
+        """The limit to try next: `clip_norm`, or half of the present one where that is no higher (B38)."""
+        limit, present = self.clip_norm, self.present_clip
+        return limit if limit is None or present is None or present > limit else present / 2.0
+
+    @property
     def clipped_above(self) -> float | None:
-        """Of the updates at the lowest unstable rate, before it went up, the share above `clip_norm`."""
-        limit, row = self.clip_norm, self.unstable
+        """Of the updates at the lowest unstable rate, before it went up, the share above `next_clip_norm`."""
+        limit, row = self.next_clip_norm, self.unstable
         if limit is None or row is None:
             return None
         norms = self.norms(float(row["multiple"]), float(row["onset"]))
@@ -153,8 +161,9 @@ def stability_records(ledger: Ledger, campaign: str) -> StabilityRecords:
     name, trial = parts[0].study.lineage[0]
     source = ledger.study(campaign, name)
     record = ledger.trial(source.study_id, int(trial.removeprefix("trial ")))
-    return records_of(parts, source.study, f"{name} {trial}", record.point.number("learning_rate"),
-                      record.schedule.warmup_steps if record.schedule else 0)  # fmt: skip
+    warmup = record.schedule.warmup_steps if record.schedule else 0
+    found = records_of(parts, source.study, f"{name} {trial}", record.point.number("learning_rate"), warmup)
+    return replace(found, present_clip=record.point.number("clip_norm") if "clip_norm" in record.point else None)
 
 
 def records_of(

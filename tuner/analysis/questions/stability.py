@@ -158,7 +158,9 @@ def _what_of_norms(records: StabilityRecords) -> Iterator[str]:
     if limit is None:
         yield "Gradient norms were not recorded."
         return
-    share = "" if above is None else f"; at the unstable rate {above:.0%} are above it before the loss rises"
+    halved = records.next_clip_norm != limit
+    it = f"{records.next_clip_norm:.3g}, half of the present clip_norm," if halved else "it"
+    share = "" if above is None else f"; at the unstable rate {above:.0%} are above {it} before the loss rises"
     yield f"The {_PERCENTILE} of recent gradient norms at the best rate is {limit:.3g}{share}."
 
 
@@ -168,7 +170,7 @@ def _action(records: StabilityRecords, unstable: pd.Series) -> str:
         return (
             "First find the shortest warmup that is stable (B37): tuner stability STUDY_FILE --yes trains the warmups."
         )
-    limit, above = records.clip_norm, records.clipped_above
+    limit, above = records.next_clip_norm, records.clipped_above
     late = f"The loss rises after step {unstable['onset']:,.0f}, where a warmup has ended. "
     why = "" if records.is_early else late
     then = "another optimizer or a more stable architecture, and a lower learning rate last (B39)"
@@ -183,9 +185,12 @@ def _action(records: StabilityRecords, unstable: pd.Series) -> str:
             "size of the steps: the learning rate is the lever (B38). Search learning rates below "
             f"{unstable['rate']:.3g}, or try another optimizer or a more stable architecture (B39)."
         )
+    what = f"the {_PERCENTILE} of recent gradient norms"
+    if limit != records.clip_norm:
+        what = f"half of the present {records.present_clip:.2g}"
     return (
-        f"{why}Write clip_norm=fixed({limit:.2g}) in the SearchSpace, the {_PERCENTILE} of recent gradient norms, and "
-        f"run tuner stability again; halve it where training is still unstable (B38). After that {then}."
+        f"{why}Write clip_norm=fixed({limit:.2g}) in the SearchSpace, {what}, and run tuner stability again; halve it "
+        f"where training is still unstable (B38). After that {then}."
     )
 
 
