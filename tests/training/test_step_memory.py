@@ -153,8 +153,9 @@ def test_what_python_collects_meanwhile_is_not_taken_off():
     gc.set_threshold(1)
     try:
         with allocated(CPU) as found:
-            older.append(older)  # a circle, which only a collection frees
-            del older
+            circle = [older.pop()]
+            circle.append(circle)  # only a collection frees it
+            del circle
             kept = [torch.ones(10) for _ in range(20)]
     finally:
         gc.set_threshold(*before)
