@@ -183,6 +183,13 @@ def test_the_advice_names_the_numbers_and_the_line_to_write():
     assert memory(free=2 * 10**9).micro_batch_size == 128, "the largest part that leaves some room"
 
 
+def test_slices_that_a_class_declares_are_what_the_advice_changes():
+    """Four slices of 64: fewer examples than a slice at a time are more slices, and so another campaign."""
+    mine = memory(free=400 * 10**6, examples=64, batch_size=256)
+    assert "write slices = 64 in Net; a campaign that has begun keeps its slices" in mine.advice("Net", slices=True)
+    assert f"write micro_batch_size = {mine.micro_batch_size} in Net; a campaign" in mine.advice("Net")
+
+
 def test_where_one_example_is_too_much_another_way_is_named():
     told = memory(free=60 * 10**6).advice("Net")
     assert "one example at a time would still need about" in told

@@ -88,8 +88,8 @@ class StepMemory:
         told = ", ".join(f"{what} {readable_bytes(size)}{more}" for what, size, more in parts if size)
         return f"a trial needs about {readable_bytes(self.needed)} of memory while it trains: {told}"
 
-    def advice(self, owner: str) -> str:
-        """Why memory ends and what to write. `owner`: the class of the workload."""
+    def advice(self, owner: str, *, slices: bool = False) -> str:
+        """Why memory ends and what to write. `owner`: the class of the workload. slices: it says their number."""
         free = f"{readable_bytes(self.free)} {'is' if self.free >= 1000 else 'are'} free"
         needed = (
             f"the step needs about {readable_bytes(self.needed)} (activations {readable_bytes(self.activations)} for "
@@ -97,9 +97,11 @@ class StepMemory:
         )
         size = self.micro_batch_size
         if size:
+            line = f"slices = {self.batch_size // size}" if slices else f"micro_batch_size = {size}"
+            kept = "; a campaign that has begun keeps its slices, so give this one another name"
             return (
-                f"{needed}; micro_batch_size = {size} would need about {readable_bytes(self.needed_with(size))}: write "
-                f"micro_batch_size = {size} in {owner}"
+                f"{needed}; {line} would need about {readable_bytes(self.needed_with(size))}: write "
+                f"{line} in {owner}{kept if self.examples < self.batch_size else ''}"
             )
         if self.needed_with(1) <= SHARE * self.free:  # a batch that has no smaller part, as of one example
             return f"{needed}; make the model smaller, or recompute activations in it (torch.utils.checkpoint)"

@@ -188,6 +188,12 @@ def _clear(run: Measurable) -> None:
         parameter.grad = None
 
 
+def advice_for(run: Measurable, memory: StepMemory) -> str:
+    """What to write where a trial of this workload does not fit."""
+    workload = run.setup.workload
+    return memory.advice(type(workload).__name__, slices=workload.slices is not None)
+
+
 def out_of_memory_words(run: Measurable) -> str:
     """What an update of a trial needs, how much is free, and what to write; "" where that cannot be found out.
 
@@ -197,5 +203,5 @@ def out_of_memory_words(run: Measurable) -> str:
     _clear(run)
     gc.collect()
     with suppress(Exception), callers_generators_restored(run.setup.device), left_as_it_was(workload):
-        return foreseen_memory(run).advice(type(workload).__name__)
+        return advice_for(run, foreseen_memory(run))
     return ""
