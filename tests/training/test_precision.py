@@ -265,6 +265,22 @@ def test_a_skipped_update_leaves_what_the_loss_itself_writes():
     assert kept(calm) == kept(run)
 
 
+def test_a_skipped_update_gets_its_batch_as_it_was_though_the_loss_writes_into_it():
+    class Writing(Overflowing):
+        def loss(self, model, batch, point):
+            value = super().loss(model, batch, point)
+            batch[0][:, 1:].mul_(0.5)
+            return value
+
+    run = one_run(Writing(), precision="fp16")
+    run.advance(overflowing_step(run) + 1)
+    assert run.scale.skipped_since > 1
+    calm = one_run(Writing(), precision="fp16")
+    calm.scale.value = run.scale.value
+    calm.advance(run.step)
+    assert kept(calm) == kept(run)
+
+
 def test_complex_parameters_are_unscaled_too():
     class Complex(Teacher):
         def model(self, point):
