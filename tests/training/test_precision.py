@@ -13,7 +13,7 @@ from support.fusible import Images, Mlp, MlpWithDropout, Residual, TiedLm, runs_
 from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
-from tuner import SearchSpace, choice, log_uniform, uniform
+from tuner import SearchSpace, Splits, choice, log_uniform, uniform
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import InputError, WorkloadError
 from tuner.records import Price, State
@@ -308,6 +308,7 @@ def test_resumed_between_two_skips_a_trial_has_the_same_bits(slices):
     run = one_run(Overflowing(), precision="fp16", slices=slices)
     at, resumed, between = overflowing_step(run), 0, 0
     while run.step < 8:
+        assert resumed < 100, "a scale that is forgotten is halved again and again"
         attempts(run)
         between += run.scale.skipped > 0 and run.step == at
         fresh = run.fresh()
@@ -571,6 +572,39 @@ def test_a_searched_precision_is_tried_and_priced_each(tmp_path):
     assert {each[-1] for each in asked.known if each[0] == "update"} == {"float32", "bf16", "fp16"}
     assert found.unread == ()
     assert Price(1.0, 1.0, 1, 1).precisions == ()
+
+
+class Computed(Tiny):
+    """Examples that are computed where they are fetched: that is no part of loss and metrics."""
+
+    def data(self):
+        x = super().data().validation[0]
+        matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(5))
+
+        class Products(torch.utils.data.Dataset):
+            def __len__(self):
+                return len(x)
+
+            def __getitem__(self, index):
+                return (x[index][None] @ matrix)[0], 0
+
+        return Splits(training=Products(), validation=Products())
+
+
+@pytest.mark.parametrize("loaded", [0, 1])
+def test_data_are_computed_outside_of_the_precision_whoever_loads_them(loaded):
+    class Loaded(Computed):
+        data_workers = loaded
+
+        def metrics(self, model, batch):
+            return super().metrics(model, batch) | {"first": batch[0][:, 0]}
+
+    run = TrialRun(setting_for(tiny_study(precision="bf16"), None, Loaded()), trial_of())
+    with run.setup.loading():
+        measured = run.evaluate()["validation/first"]
+    values = [run.setup.data.validation.dataset[place][0][0].double() for place in range(30)]
+    assert values[0].to(torch.bfloat16).double() != values[0]
+    assert measured == pytest.approx(float(torch.stack(values).mean()), rel=1e-12)
 
 
 def test_metrics_alone_and_by_hand_in_bf16_are_the_same():
