@@ -89,6 +89,25 @@ class Uneven(Weighed):
         return int(self.counted(batch).sum())
 
 
+class NothingCounts(WeighedByTrial):
+    """A mean without a guard: of a slice in which nothing counts, loss and gradients are NaN."""
+
+    def loss(self, model, batch, point):
+        each = F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+        return (each * self.counted(batch)).sum() / self.counted(batch).sum()
+
+
+def test_slices_in_which_nothing_counts_add_nothing():
+    runs, alone = (runs_of(NothingCounts(), 3, slices=16) for _ in range(2))
+    weights = [[float(run.weigh(run.slice_at(0, part))) for part in range(16)] for run in alone]
+    assert [0.0 in each for each in weights] == [True] * 3
+    exact_group(runs).advance(STEPS)
+    for run in alone:
+        run.advance(STEPS)
+        assert torch.stack(run.losses).isfinite().all()
+    assert digests(runs) == digests(alone)
+
+
 @pytest.mark.parametrize("workload", [Augmented, Weighed, WeighedByTrial, Uneven])
 def test_augmentation_and_weights(workload):
     together, alone = both(workload)

@@ -230,6 +230,60 @@ def test_a_skipped_update_is_no_step(space):
     assert run.measure({})["batch/skipped_updates"] == 0 if run.losses else True
 
 
+class Teacher(Tiny):
+    """The loss itself moves a teacher, clips a weight that is trained, and makes a buffer at its first call."""
+
+    def model(self, point):
+        model = nn.ModuleDict({"student": nn.Linear(6, 2), "teacher": nn.Linear(6, 2).requires_grad_(False)})
+        model.register_buffer("calls", None)
+        return model
+
+    def loss(self, model, batch, point):
+        model.calls = (torch.zeros(()) if model.calls is None else model.calls) + 1
+        model["teacher"].weight.data.mul_(0.5)  # as nobody is told
+        with torch.no_grad():
+            model["teacher"].bias.add_(0.1)
+            model["student"].bias.add_(0.1)
+        return F.cross_entropy(model["student"](batch[0]), batch[1])
+
+    def metrics(self, model, batch):
+        return super().metrics(model["student"], batch)
+
+
+def test_a_skipped_update_leaves_what_the_loss_itself_writes():
+    run, calm = (TrialRun(setting_for(tiny_study(precision="fp16"), None, Teacher()), trial_of()) for _ in range(2))
+    run.scale.value = 2.0**22
+    before = weights(run.model)
+    attempts(run)
+    assert run.scale.skipped == 1
+    assert same(weights(run.model), before)
+    attempts(run, MOST_SKIPPED)
+    assert run.scale.skipped_since > 2
+    assert run.step > 1
+    calm.scale.value = run.scale.value
+    calm.advance(run.step)
+    assert kept(calm) == kept(run)
+
+
+def test_complex_parameters_are_unscaled_too():
+    class Complex(Teacher):
+        def model(self, point):
+            return nn.ParameterDict({"student": torch.randn(6, 2, dtype=torch.complex64)})
+
+        def loss(self, model, batch, point):
+            return F.cross_entropy((batch[0].to(torch.complex64) @ model["student"]).real, batch[1])
+
+    scaled, plain = (
+        TrialRun(setting_for(tiny_study(precision=name), None, Complex()), trial_of()) for name in ("fp16", "float32")
+    )
+    assert (scaled.advance(2), plain.advance(2)) == (False, False)
+    assert same(weights(scaled.model), weights(plain.model))
+
+
+def trial_of():
+    return planned_trials(tiny_study())[0]
+
+
 @pytest.mark.parametrize("slices", [1, 2])
 def test_resumed_between_two_skips_a_trial_has_the_same_bits(slices):
     whole = one_run(Overflowing(), precision="fp16", slices=slices)

@@ -142,6 +142,26 @@ def test_a_mean_of_means_is_another_gradient():
     assert apart(gradients_of(run_of(Unweighted(), 2))[1], gradients_of(run_of(Tokens(), 2))[1]) > 1e-2
 
 
+@pytest.mark.parametrize("share", [0.0, torch.zeros((), dtype=torch.float64)], ids=["number", "on a device"])
+def test_a_slice_of_no_weight_adds_nothing_though_its_mean_is_nan(share):
+    class OneEmpty(Tokens):
+        def data(self):
+            splits = super().data()
+            empty = torch.full((4,), IGNORED)
+            return Splits(training=[*splits.training, (empty,), (empty,)], validation=splits.validation)
+
+    run = run_of(OneEmpty(), 4, batch_size=4)
+    loss, gradient = gradients_of(run)
+    whole = run.setup.workload.collate([(run.slice_at(0, part)[0][0],) for part in range(4)])
+    wanted = run.setup.workload.loss(run.model, whole, run.point)
+    assert abs(float(loss - wanted.detach())) < 1e-12
+    assert apart(gradient, torch.autograd.grad(wanted, run.parameters)[0].flatten()) < 1e-12
+    nan = torch.tensor(math.nan)
+    none = WeightedSum.of(nan, [nan.repeat(3), nan.repeat(2).to_sparse(), None], share)
+    assert float(none.loss) == 0.0
+    assert [one if one is None else one.to_dense().tolist() for one in none.gradients] == [[0.0] * 3, [0.0] * 2, None]
+
+
 class TinyBy(Tiny):
     batch_size = 16
 

@@ -264,7 +264,9 @@ class Campaign:
         return constant() if alone else constant_then_decay()
 
     def _check_schedule(self) -> None:
-        """Raise DeclarationError for an optimizer that does not go with the schedule."""
+        """Raise DeclarationError for an optimizer of ours that does not go with the schedule."""
+        if isinstance(self.workload, OwnLoop):
+            return  # whatever it calls an optimizer is its own
         chosen = [str(name) for one in self.rounds if one.space is not None for name in one.space.optimizers]
         for name in (self.optimizer, *chosen):
             if name is not None:

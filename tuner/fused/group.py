@@ -298,7 +298,11 @@ class Group:
         if work.shares is None:
             return [one * (1.0 / len(work.parts)) for one in found]
         shares = work.shares[number]
-        return [one * shares.view(-1, *[1] * (one.dim() - 1)).to(one.dtype) for one in found]
+        rows = [shares.view(-1, *[1] * (one.dim() - 1)) for one in found]
+        parts = [one * row.to(one.dtype) for one, row in zip(found, rows, strict=True)]
+        if shares.is_cuda or not bool(shares.all()):  # a graph cannot look
+            parts = [part.masked_fill_(row == 0.0, 0.0) for part, row in zip(parts, rows, strict=True)]
+        return parts
 
     def _replayed(self, part: _Part, number: int) -> Sequence[torch.Tensor]:
         """Losses [K] and gradients [K, ...] of a slice."""

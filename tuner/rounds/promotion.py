@@ -26,7 +26,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import TrialRecord
 from tuner.rounds.launch import Session, known_promises, required_round, started_study
-from tuner.rounds.plan import round_name, schedule_of, trial_at
+from tuner.rounds.plan import round_name, schedule_of, trial_at, words_of_updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         batch_size=session.campaign.workload.batch_size,
         schedule=session.campaign.schedule_family,
         warmup_steps=session.campaign.warmup_steps,
-        ema_steps=session.campaign.ema_steps or 0,
+        **words_of_updates(session.campaign),
         round=number,
         seed=derived_seed("study", session.campaign.seed, round_name(number)),
         lineage=tuple((round_name(before), f"trial {record.number}") for record in chosen),

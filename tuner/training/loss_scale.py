@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tuner.training.copy_on_write import kept_as_it_is, same_bits
 from tuner.training.extra_state import extra_state_of, set_extra_state
 from tuner.training.stability import Divergence, dense_values
 
@@ -58,7 +59,7 @@ class LossScale:
         return False
 
     def _unscaled(self, loss: torch.Tensor, parameters: Iterable[torch.Tensor]) -> bool:
-        gradients = [dense_values(one.grad) for one in parameters if one.grad is not None]
+        gradients = [_real(dense_values(one.grad)) for one in parameters if one.grad is not None]
         found = torch.zeros(1, device=loss.device)
         if gradients:
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.full_like(found, 1 / self.value))
@@ -91,25 +92,37 @@ class LossScale:
             setattr(self, name, type(now)(state[name]))
 
 
+def _real(gradient: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(gradient) if gradient.is_complex() else gradient
+
+
 class Untouched:
-    """The buffers and the extra state of a model before a pass, so that a skipped update leaves them as they were."""
+    """What a loss may write into, as it is before a pass, so that a skipped update leaves it as it was.
+
+    These are buffers and extra state, and parameters: a teacher that follows the student, weights that are clipped.
+    Parameters are copied only where something writes into them.
+    """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         self._buffers = [
-            (module, name, buffer, buffer.clone())
+            (module, name, buffer, None if buffer is None else buffer.clone())
             for module in model.modules()
             for name, buffer in module._buffers.items()
-            if buffer is not None
         ]
         self._extra = {name: one.clone() for name, one in extra_state_of(model).items()}
+        self._parameters = [(one, kept_as_it_is(one)) for one in model.parameters()]
 
     def put_back(self) -> None:
         """As it was."""
         with torch.no_grad():
             for module, name, buffer, values in self._buffers:
                 module._buffers[name] = buffer
-                buffer.copy_(values)
+                if buffer is not None and values is not None:
+                    buffer.copy_(values)
+            for parameter, values in self._parameters:
+                if not same_bits(parameter.detach(), values):
+                    parameter.copy_(values)
         if self._extra:
             device = next((one.device for one in self._model.parameters()), torch.device("cpu"))
             set_extra_state(self._model, self._extra, device)

@@ -3,7 +3,8 @@
 Of S slices with the weights w_v, gradients g_v and losses l_v, the gradient of the batch is the sum of g_v times its
 share w_v / (w_0 + ... + w_(S-1)), and its loss that of l_v, both in the order of `tree_sum`. A weight is what the loss
 of a slice is a mean over: how many examples it holds, or what `Workload.weight` says. So the sum is the gradient of
-one mean over the whole batch, however the tokens are spread over the slices.
+one mean over the whole batch, however the tokens are spread over the slices. A slice of weight 0 adds nothing, whatever
+its loss is: the mean over no tokens is NaN.
 
 At most 1 + log2 S gradients are in memory at a time (rounded up): that of the slice under way, and the sums of
 finished branches.
@@ -153,13 +154,19 @@ def _sum(mine: torch.Tensor | None, yours: torch.Tensor | None) -> torch.Tensor 
 
 
 def _scale(gradients: Sequence[torch.Tensor], share: Share) -> None:
+    """In place. A share of 0 gives 0, also of what is not finite: the mean of a loss over no token is NaN."""
     values = [gradient.values() if gradient.is_sparse else gradient for gradient in gradients]
     if isinstance(share, torch.Tensor):
         for value in values:
-            value.mul_(share.to(value.dtype))
+            value.mul_(share.to(value.dtype)).masked_fill_(share == 0.0, 0.0)
+    elif share == 0.0:
+        for value in values:
+            value.zero_()
     elif values:
         torch._foreach_mul_(values, share)
 
 
 def _times(loss: torch.Tensor, share: Share) -> torch.Tensor:
-    return loss * (share.to(loss.dtype) if isinstance(share, torch.Tensor) else share)
+    if isinstance(share, torch.Tensor):
+        return (loss * share.to(loss.dtype)).masked_fill_(share == 0.0, 0.0)
+    return loss * share if share else torch.zeros_like(loss)

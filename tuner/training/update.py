@@ -120,6 +120,7 @@ class Update:
             before.put_back()
             self._clear_gradients()
             return None
+        del before  # the optimizer writes into parameters that nothing else shows: without a copy
         limit = self.rule.clip_norm
         norm = None if limit is None else clip_gradients(self.parameters, limit)
         self.apply(step)
