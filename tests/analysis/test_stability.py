@@ -109,7 +109,8 @@ def test_where_no_warmup_mends_it_clipping_is_next_with_its_number(trials):
     found = stability_finding(records(*trials, norms=[SMALL]))
     assert found.verdict == "unstable"
     assert (
-        "Write clip_norm=fixed(0.95) in the SearchSpace, the 90th percentile of recent gradient norms" in found.action
+        "Write clip_norm=fixed(0.95), the 90th percentile of recent gradient norms, in the SearchSpace of a new Round"
+        in found.action
     )
     assert "halve it where training is still unstable" in found.action
     assert ("where a warmup has ended" in found.action) == (trials is LATE)

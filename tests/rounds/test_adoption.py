@@ -16,6 +16,7 @@ from tuner.records.conclusions import Adoption
 from tuner.rounds.adoption import Side, baseline_place, contest, run_contest, trial_at_place
 from tuner.rounds.launch import launch_study
 from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.rounds.prepared_round import prepared_round
 
 __all__ = ["tuner"]
 
@@ -52,6 +53,22 @@ def test_both_are_trained_again_with_seeds_that_nobody_had(campaign, tmp_path):
             record.number for record in session.ledger.trials(session.ledger.study("test", made.study.name).study_id)
         }
         assert numbers == set(range(8)), "the selection runs are no part of the study"
+
+
+@pytest.mark.parametrize(("word", "value", "told"), [("precision", "bf16", "not declared"), ("ema_steps", 5, "0")])
+def test_a_round_is_trained_as_its_campaign_says_now_and_not_compared_with_another_way(word, value, told, tmp_path):
+    """A contest is one study, so its baseline would be trained in the candidate's precision, or averaged like it."""
+    file = write_study(tmp_path, trials=2, steps=20)
+    with session_for(load_campaign(file)[1], tmp_path) as session:
+        launched(session)
+    file = write_study(tmp_path, trials=2, steps=20, more=f"{word}={value!r},")
+    with session_for(load_campaign(file)[1], tmp_path) as session:
+        made = prepared_round(session, 2)
+        assert getattr(made.study, word) == value
+        launch_study(session, made.study, made.trials)
+        one, other = sides(session, ("2/0", "1/0"))
+        with pytest.raises(DeclarationError, match=rf"2/0 and round-1/0 differ in {word} \({value} and {told}\)"):
+            contest(session, one, other, 2)
 
 
 def test_an_interrupted_contest_goes_on_and_more_replicates_extend_it(campaign, tmp_path):

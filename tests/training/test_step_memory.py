@@ -189,6 +189,17 @@ def test_where_one_example_is_too_much_another_way_is_named():
     assert memory(free=60 * 10**6).micro_batch_size == 0
 
 
+def test_where_weights_fill_the_memory_no_part_of_a_batch_is_proposed():
+    """Sums of gradients take more than fewer activations save: one example at a time would need ten sums."""
+    sizes = {name: size * 10**6 for name, size in {"parameters": 800, "gradients": 800, "optimizer": 1600}.items()}
+    heavy = memory(**sizes, activations=200 * 10**6, peak=1050 * 10**6, free=3 * 10**9)
+    assert heavy.needed_with(1) > 2 * heavy.needed
+    told = heavy.advice("Net")
+    assert "fewer examples at a time would not need less, because it is not activations that fill it" in told
+    assert "parameters 800.0 MB, gradients 800.0 MB, optimizer state 1.6 GB" in told
+    assert "micro_batch_size" not in told
+
+
 def test_a_trial_that_runs_out_of_memory_says_what_it_needs_and_what_would_fit(tmp_path, monkeypatch):
     class Greedy(Mlp):
         def loss(self, model, batch, point):

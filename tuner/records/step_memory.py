@@ -103,10 +103,18 @@ class StepMemory:
                 name = ", and give the campaign another name, because what a trial computes depends on its slices"
             then = readable_bytes(self.needed_with(size))
             return f"{needed}; {line} would need about {then}: write {line} in {owner}{name}"
-        if self.needed_with(1) <= SHARE * self.free:  # a batch that has no smaller part, as of one example
+        least = min(_divisors(self.batch_size), key=self.needed_with)
+        if self.needed_with(least) <= SHARE * self.free:  # a batch that has no smaller part, as of one example
             return f"{needed}; make the model smaller, or recompute activations in it (torch.utils.checkpoint)"
+        if least >= self.examples:
+            return (
+                f"{needed}; fewer examples at a time would not need less, because it is not activations that fill it: "
+                f"parameters {readable_bytes(self.parameters)}, gradients {readable_bytes(self.gradients)}, optimizer "
+                f"state {readable_bytes(self.optimizer)}; take a smaller model, or an optimizer with less state"
+            )
+        examples = "one example" if least == 1 else f"{least:,} examples"
         return (
-            f"{needed}; one example at a time would still need about {readable_bytes(self.needed_with(1))}: take a "
+            f"{needed}; {examples} at a time would still need about {readable_bytes(self.needed_with(least))}: take a "
             "smaller model, an optimizer with less state, or recompute activations (torch.utils.checkpoint)"
         )
 

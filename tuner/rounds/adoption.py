@@ -36,6 +36,8 @@ _SHARED = (
     "batch_size",
     "slices",
     "slice_size",
+    "precision",
+    "ema_steps",
     "augment",
     "fitted_when",
 )  # what must be equal of both
@@ -192,4 +194,6 @@ def _check_comparable(candidate: Side, baseline: Side) -> None:
 
 
 def _told(study: Study, key: str) -> str:
-    return f"{study.budget.max_train_steps:,} steps" if key == "budget" else str(getattr(study, key))
+    if key == "budget":
+        return f"{study.budget.max_train_steps:,} steps"
+    return str(getattr(study, key)) or "not declared"

@@ -16,6 +16,7 @@ from statistics import median
 import torch
 
 from tuner.design.trial import Trial
+from tuner.design.words import misplaced
 from tuner.design.workload import misspelt
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price, StepMemory
@@ -192,9 +193,11 @@ def _tried_split_metrics(
 
 
 def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
-    """Say what is declared and not used: misspelt hooks, and a model's own optimizers, as Lightning has them."""
+    """Say what is declared and not used: misspelt hooks, words of other tools, and a model's own optimizers."""
+    owner = type(setup.workload).__name__
+    for name, written in misplaced(setup.workload).items():
+        logger.warning("nothing reads %s.%s; write %s. Rename it if it is your own", owner, name, written)
     for name, meant in misspelt(setup.workload).items():
-        owner = type(setup.workload).__name__
         logger.warning("nothing reads %s.%s; did you mean %s? Rename it if it is your own", owner, name, meant)
     with callers_generators_restored(setup.device):
         model = build_model(setup, trial)

@@ -183,8 +183,9 @@ def _action(records: StabilityRecords, unstable: pd.Series) -> str:
             f"{unstable['rate']:.3g}, or try another optimizer or a more stable architecture (B39)."
         )
     return (
-        f"{why}Write clip_norm=fixed({limit:.2g}) in the SearchSpace, the {_PERCENTILE} of recent gradient norms, and "
-        f"run tuner stability again; halve it where training is still unstable (B38). After that {then}."
+        f"{why}Write clip_norm=fixed({limit:.2g}), the {_PERCENTILE} of recent gradient norms, in the SearchSpace of a "
+        "new Round, train it (tuner run STUDY_FILE), and run tuner stability again; halve it where training is still "
+        f"unstable (B38). After that {then}."
     )
 
 
