@@ -460,6 +460,29 @@ def test_a_trial_computes_with_its_switches_backward_too(monkeypatch):
     assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("slices", [1, 2])
+def test_gradients_are_computed_outside_of_autocast(name, slices):
+    """A product that a model computes in float32 on purpose has a gradient in float32, too."""
+    seen = []
+
+    class Island(Images):
+        def model(self, point):
+            return nn.Linear(64, 10)
+
+        def loss(self, model, batch, point):
+            with torch.autocast("cpu", enabled=False):
+                logits = batch[0] @ model.weight.T + model.bias
+            logits.register_hook(lambda gradient: seen.append(torch.is_autocast_enabled("cpu")))
+            return F.cross_entropy(logits, batch[1])
+
+    run, twin = (one_run(Island(), precision=each, slices=slices) for each in (name, "float32"))
+    run.advance(3)
+    twin.advance(3)
+    assert seen == [False] * 6 * slices
+    assert same(weights(run.model), weights(twin.model))
+
+
 def test_numerics_of_a_declared_precision_do_not_depend_on_how_torch_is_set(monkeypatch):
     monkeypatch.setattr("tuner.training.numerics._of_cuda", lambda device: {"device": "a GPU"})
     ambient, declared = [], []
