@@ -100,10 +100,10 @@ class Untouched:
     """What a loss may write into, as it is before a pass, so that a skipped update leaves it as it was.
 
     These are buffers and extra state, and parameters: a teacher that follows the student, weights that are clipped.
-    Parameters are copied only where something writes into them.
+    Parameters are copied only where something writes into them; or at once where they have to stay in their place.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, *, in_place: bool = False) -> None:
         self._model = model
         self._buffers = [
             (module, name, buffer, None if buffer is None else buffer.clone())
@@ -111,7 +111,8 @@ class Untouched:
             for name, buffer in module._buffers.items()
         ]
         self._extra = {name: one.clone() for name, one in extra_state_of(model).items()}
-        self._parameters = [(one, kept_as_it_is(one)) for one in model.parameters()]
+        keep = torch.Tensor.clone if in_place else kept_as_it_is
+        self._parameters = [(one, keep(one.detach())) for one in model.parameters()]
 
     def put_back(self) -> None:
         """As it was."""
