@@ -306,6 +306,18 @@ def test_complex_parameters_are_unscaled_too():
     assert same(weights(scaled.model), weights(plain.model))
 
 
+def test_trials_in_fp16_train_whatever_torchs_default_type_is():
+    run, other = one_run(Overflowing(), precision="fp16"), one_run(Overflowing(), precision="fp16")
+    run.advance(3)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        other.advance(3)
+    finally:
+        torch.set_default_dtype(before)
+    assert kept(run) == kept(other)
+
+
 def trial_of():
     return planned_trials(tiny_study())[0]
 

@@ -60,7 +60,7 @@ class LossScale:
 
     def _unscaled(self, loss: torch.Tensor, parameters: Iterable[torch.Tensor]) -> bool:
         gradients = [_real(dense_values(one.grad)) for one in parameters if one.grad is not None]
-        found = torch.zeros(1, device=loss.device)
+        found = torch.zeros(1, dtype=torch.float32, device=loss.device)  # whatever torch's default is
         if gradients:
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.full_like(found, 1 / self.value))
         return not bool((found > 0) & torch.isfinite(loss))
