@@ -77,8 +77,11 @@ def _norms(axes: Axes, rates: pd.DataFrame) -> None:
             norms = part["norm"].to_numpy(dtype=np.float64)
             usable = np.isfinite(norms) & (norms > 0)
             if usable.any():
+                steps = part["step"].to_numpy(dtype=np.float64)
                 label = f"{name} x the best rate" if number == 0 else "_seed"
-                axes.plot(part["step"][usable], norms[usable], color=color, linewidth=0.6, alpha=0.6, label=label)
+                axes.plot(steps[usable], norms[usable], color=color, linewidth=0.5, alpha=0.15, label="_each")
+                ends, means = block_means(LossCurve(steps[usable], norms[usable]))
+                axes.plot(ends, means, color=color, linewidth=1.3, label=label)
                 drawn = True
     if drawn:
         axes.set_yscale("log")
@@ -117,9 +120,9 @@ def _draw(records: StabilityRecords) -> Drawn:
 STABILITY = StabilityPlot(
     name="stability",
     title="Training stability",
-    caption="The best configuration at its learning rate and above it: training loss of each update (pale), its means, "
-    "and gradient norms, one line a seed. Where the means go up for a stretch, training is unstable. The histogram "
-    "shows the recent norms at the best rate with their 90th percentile, a first value for clip_norm. The last panel "
+    caption="The best configuration at its learning rate and above it: training loss and gradient norm of each update "
+    "(pale), and their means, one line a seed. Where the loss goes up for a stretch, training is unstable. The "
+    "histogram shows the recent norms at the best rate with their 90th percentile, a first value for clip_norm. The last panel "
     "shows the warmups, each to a rate far above the unstable one.",
     absent="No trial of a stability study has finished yet.",
     place=115,
