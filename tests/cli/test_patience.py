@@ -126,6 +126,15 @@ def test_questions_about_steps_are_not_answered_by_it(here):
     assert "stopped early" in here("best-steps", "passing").out + here("best-steps", "passing").err
 
 
+@pytest.mark.parametrize("command", ["budget-curve", "stability"])
+def test_what_is_trained_around_the_best_trial_takes_it_though_it_stopped_early(here, command):
+    told = json.loads(here("best", "passing", "-f", "json").out)
+    assert told["stopped_early"]
+    planned = here(command, "passing.py", "--dry-run")
+    assert planned.code == 0, planned.err
+    assert f"round-2-trial-{told['trial']}-" in planned.err + planned.out
+
+
 def test_exported_weights_carry_it_in_their_header_and_the_same_tensors(here, folder):
     done = here("best", "passing", "--export", "out.safetensors")
     assert "stopped early at step" in done.err

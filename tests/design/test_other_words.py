@@ -4,8 +4,8 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from support.tiny import Tiny
 
-from tests.support.tiny import Tiny
 from tuner import Campaign, Round, SearchSpace, Sweep, log_uniform
 from tuner.design.other_words import _INSTEAD, instead_of, refuse_unknown
 from tuner.design.words import misplaced

@@ -455,7 +455,16 @@ def test_numerics_of_a_declared_precision_do_not_depend_on_how_torch_is_set(monk
         torch.backends.cuda.matmul.fp32_precision = "none"
     assert ambient[0] != ambient[1]
     assert declared[0] == declared[1]
-    assert numerics(CPU).text == numerics(CPU, declared=True).text
+
+
+def test_numerics_name_what_a_processor_computes_half_with(monkeypatch):
+    """Two that torch calls AVX512 have other kernels for bf16, where one of them has tiles."""
+    known = {}
+    for name, found in (("with", True), ("without", False)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=found: found)
+        known[name] = numerics(CPU, declared=True).values
+        assert "half" not in numerics(CPU).values, "of studies that declare no precision they are what they were"
+    assert set(known["with"]["half"]) - set(known["without"]["half"]) == {"amx_tile"}
 
 
 # ---- where the device lacks it

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from support.gpu import ON_GPU
 from support.tiny import CPU, MemoryRecorder, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -165,6 +166,22 @@ def test_the_advice_names_the_numbers_and_the_line_to_write():
     assert memory(free=2 * 10**9).micro_batch_size == 128, "the largest part that leaves some room"
 
 
+def test_in_slices_the_advice_is_more_slices():
+    told = memory(examples=64, batch_size=256).advice("Net")
+    assert told.partition("; 1.4 GB is free; ")[2] == (
+        "slices = 16 would need about 772.5 MB: write slices = 16 in Net, and give the campaign another name, because "
+        "what a trial computes depends on its slices"
+    )
+    assert memory(examples=48, batch_size=96).micro_batch_size == 16, "a part of a slice, so that a slice is made of it"
+
+
+@pytest.mark.parametrize(("batch_size", "slices"), [(8, 1), (2, 1), (64, 8)])
+def test_small_batches_with_batch_norms_are_foreseen_too(batch_size, slices, tmp_path):
+    study = tiny_study(batch_size=batch_size, slices=slices)
+    run = TrialRun(setting_for(study, tmp_path, Cnn()), planned_trials(study)[0])
+    assert f"for {batch_size // slices} examples" in run.out_of_memory()
+
+
 def test_where_one_example_is_too_much_another_way_is_named():
     told = memory(free=60 * 10**6).advice("Net")
     assert "one example at a time would still need about" in told
@@ -302,7 +319,8 @@ def test_the_resident_memory_of_a_process_grows_as_foreseen(tmp_path):
     assert 0.9 * peak <= grown <= 1.1 * peak
 
 
-@pytest.mark.gpu
+@ON_GPU[0]
+@ON_GPU[1]
 def test_on_a_gpu_the_allocator_agrees_with_what_is_foreseen(tmp_path):
     device = torch.device("cuda", 0)
     study = tiny_study(batch_size=2048)

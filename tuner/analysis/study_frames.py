@@ -102,6 +102,11 @@ class StudyFrames:
         return (rows["state"] == "complete") & rows["reason"].astype(str).str.startswith(STOPPED_EARLY)
 
     @property
+    def stops_early(self) -> bool:
+        """Whether trials stop early here: so it is declared, or so the records of another storage say."""
+        return bool(self.study.patience_steps) or bool(self.stopped_early().any())
+
+    @property
     def unfinished(self) -> int:
         """How many trials are waiting or running."""
         return int(self.trials["state"].isin(["waiting", "running"]).sum())
@@ -172,10 +177,11 @@ WITHOUT_STOPPING = "The rounds before answer it; to ask it of this round, leave 
 def stopping_words(frames: StudyFrames) -> str:
     """Why no verdict about steps rests on the trials of a study with early stopping, as the begin of a sentence."""
     stopped = int(frames.stopped_early().sum())
+    patience = frames.study.patience_steps
     return (
-        f"{stopped} of {len(frames.selectable)} completed trials stopped early (patience_steps="
-        f"{frames.study.patience_steps:,}): trials of this round are not equally long, and what more steps would have "
-        "given is not known"
+        f"{stopped} of {len(frames.selectable)} completed trials stopped early"
+        f"{f' (patience_steps={patience:,})' if patience else ''}: trials of this round are not equally long, and what "
+        "more steps would have given is not known"
     )
 
 

@@ -66,8 +66,8 @@ class StepMemory:
 
     @property
     def micro_batch_size(self) -> int:
-        """The largest part of a batch that fits into the free memory, which divides it; 0 where none does."""
-        smaller = (size for size in _divisors(self.batch_size) if size < self.examples)
+        """The largest part of what is computed at a time now that fits into the free memory; 0 where none does."""
+        smaller = (size for size in _divisors(self.examples) if size < self.examples)
         return next((size for size in smaller if self.needed_with(size) <= SHARE * self.free), 0)
 
     @property
@@ -97,10 +97,12 @@ class StepMemory:
         )
         size = self.micro_batch_size
         if size:
-            return (
-                f"{needed}; micro_batch_size = {size} would need about {readable_bytes(self.needed_with(size))}: write "
-                f"micro_batch_size = {size} in {owner}"
-            )
+            line, name = f"micro_batch_size = {size}", ""
+            if self.examples < self.batch_size:  # less than a slice is not computed at a time
+                line = f"slices = {self.batch_size // size}"
+                name = ", and give the campaign another name, because what a trial computes depends on its slices"
+            then = readable_bytes(self.needed_with(size))
+            return f"{needed}; {line} would need about {then}: write {line} in {owner}{name}"
         least = min(_divisors(self.batch_size), key=self.needed_with)
         if self.needed_with(least) <= SHARE * self.free:  # a batch that has no smaller part, as of one example
             return f"{needed}; make the model smaller, or recompute activations in it (torch.utils.checkpoint)"

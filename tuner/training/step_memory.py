@@ -74,7 +74,7 @@ def foreseen_memory(run: Measurable) -> StepMemory:
     """
     update, size = _update_of(run), run.batches.batch_size // run.rule.slices
     split = run.setup.data.training
-    small = max(1, size // PORTION)
+    small = min(max(2, size // PORTION), size)  # a batch norm takes no statistics of one example
     large = min(2 * small, size)
     _tried(run, update, split.some(small)[0])  # makes what stays
     one, other = (_tried(run, update, split.some(count)[0]) for count in (small, large))
