@@ -122,8 +122,8 @@ STABILITY = StabilityPlot(
     title="Training stability",
     caption="The best configuration at its learning rate and above it: training loss and gradient norm of each update "
     "(pale), and their means, one line a seed. Where the loss goes up for a stretch, training is unstable. The "
-    "histogram shows the recent norms at the best rate with their 90th percentile, a first value for clip_norm. The last panel "
-    "shows the warmups, each to a rate far above the unstable one.",
+    "histogram shows the recent norms at the best rate with their 90th percentile, a first value for clip_norm. The "
+    "last panel shows the warmups, each to a rate far above the unstable one.",
     absent="No trial of a stability study has finished yet.",
     place=115,
     draw=_draw,
