@@ -13,6 +13,7 @@ from tuner.plots import theme
 from tuner.plots.plot import Drawn, StabilityPlot
 
 HEADROOM = 0.3  # of the range of the losses at the best rate: what lies above leaves the picture
+CAP = 2.0  # where losses at the best rate leave it, too
 BINS = 40
 
 
@@ -38,11 +39,18 @@ def stability_plot(records: StabilityRecords, *, title: str = "Training stabilit
 
 
 def _top(rates: pd.DataFrame) -> float:
-    """The upper limit of a loss axis, from the losses at the best rate: a divergence would leave only itself."""
-    best = rates.loc[(rates["multiple"] - 1.0).abs() < 1e-9, "loss"]
-    finite = (best if np.isfinite(best).any() else rates["loss"]).to_numpy(dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    return float(finite.max() + HEADROOM * (finite.max() - finite.min() or 1.0))
+    """The upper limit of a loss axis, from the losses at the best rate: a divergence would leave only itself.
+
+    Where the best rate itself diverges, what lies more than CAP times as far above the first losses as the lowest loss
+    lies below them is left out, too.
+    """
+    best = rates[(rates["multiple"] - 1.0).abs() < 1e-9]
+    table = best if np.isfinite(best["loss"]).any() else rates
+    finite = table.loc[np.isfinite(table["loss"])]
+    losses = finite["loss"].to_numpy(dtype=np.float64)
+    first = float(np.median(losses[finite["step"] == finite["step"].min()]))
+    high = float(losses[losses <= first + CAP * (first - losses.min())].max())
+    return high + HEADROOM * (high - float(losses.min()) or 1.0)
 
 
 def _series(curves: pd.DataFrame, by: str) -> Iterator[tuple[str, list[pd.DataFrame]]]:
