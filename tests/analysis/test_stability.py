@@ -125,6 +125,16 @@ def test_more_than_half_clipped_makes_the_learning_rate_the_lever(share, lever):
     assert lever in found.action
 
 
+def test_a_limit_that_is_there_is_halved_and_not_loosened():
+    """The 90th percentile of the last half, 0.95, is above the limit 0.5 of the trial."""
+    told = replace(records(*LATE, norms=[SMALL]), present_clip=0.5)
+    assert (
+        "Write clip_norm=fixed(0.25) in the SearchSpace, half of the present 0.5, and" in stability_finding(told).action
+    )
+    looser = replace(told, present_clip=2.0)
+    assert "Write clip_norm=fixed(0.95) in the SearchSpace, the 90th percentile" in stability_finding(looser).action
+
+
 def test_norms_after_the_rise_do_not_count():
     late = [*CALM, *of_seeds(trial, 51, 51, 51, multiple=5.0)]
     high = norms_of(5.0, np.where(np.arange(100) < 50, 0.1, 1e6))
@@ -144,6 +154,16 @@ def test_the_best_rate_itself_may_be_unstable_and_is_told():
     found = stability_finding(records(*rows, against=None))
     assert found.verdict == "unstable"
     assert "At the best learning rate itself, 0.01, training diverges, from step 4 on (3 of 3 seeds)." in found.summary
+
+
+def test_a_rise_at_the_best_rate_that_no_higher_one_makes_worse_is_told_as_one_of_the_data():
+    risen = of_seeds(trial, 300, 300, 300, multiple=1.0)
+    found = stability_finding(records(*risen, *of_seeds(trial, None, None, None, multiple=10.0)))
+    assert found.verdict == "stable"
+    assert any("its reason is in the data, or their order" in one for one in found.caveats)
+    worse = stability_finding(records(*risen, *of_seeds(trial, 11, 11, 11, multiple=10.0)))
+    assert worse.verdict == "unstable"
+    assert "At the best learning rate itself" in worse.summary
 
 
 @pytest.mark.parametrize(
