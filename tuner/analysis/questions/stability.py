@@ -205,8 +205,9 @@ def _write_warmup(records: StabilityRecords, warmup: int) -> str:
     before = records.max_train_steps - records.present_warmup
     return (
         f"Write warmup_steps=fixed({warmup}) in the SearchSpace of a new Round whose learning rates reach {base:.2g}, "
-        f"and max_train_steps={before + warmup}: the warmup stands before the present schedule ({before:,} + {warmup:,} = "
-        f"{before + warmup:,} steps). Then compare its best trial with the present one: tuner run STUDY_FILE (B37)."
+        f"and max_train_steps={before + warmup}: the warmup stands before the present schedule ({before:,} + "
+        f"{warmup:,} = {before + warmup:,} steps). Then compare its best trial with the present one: tuner run "
+        "STUDY_FILE (B37)."
     )
 
 
