@@ -82,8 +82,8 @@ def test_the_shortest_warmup_without_a_rise_is_written_before_the_schedule():
     assert found.verdict == "warmup_helps"
     assert "A warmup of 1,000 steps to 0.5 is stable; 10, 100 are too short." in found.summary
     assert (
-        "Write warmup_steps=1000 in Campaign and max_train_steps=11000 in a new Round whose learning rates reach 0.5"
-        in (found.action)
+        "Write warmup_steps=fixed(1000) in the SearchSpace of a new Round whose learning rates reach 0.5, and "
+        "max_train_steps=11000: the warmup stands before the present schedule" in (found.action)
     )
     assert "(10,000 + 1,000 = 11,000 steps)" in found.action
     assert any("10% of the 10,000 steps: above 5% the budget may have to grow" in note for note in found.caveats)
@@ -96,7 +96,8 @@ def test_a_warmup_that_is_there_is_replaced_and_a_searched_one_is_fixed():
     space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), warmup_steps=log_uniform(1, 50))
     some = [*EARLY, *of_seeds(warm, None, None, None, steps=400)]
     found = stability_finding(records(*some, present=50, space=space))
-    assert "Write warmup_steps=fixed(400) in the SearchSpace and max_train_steps=10350" in found.action
+    assert "Write warmup_steps=fixed(400) in the SearchSpace of a new Round" in found.action
+    assert "max_train_steps=10350" in found.action
     assert not any("may have to grow" in note for note in found.caveats), "4 % of the budget"
 
 
