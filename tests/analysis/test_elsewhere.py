@@ -214,7 +214,7 @@ def test_advice_for_the_owner_agrees_with_what_is_said_of_the_other_questions(mo
     rest = [finding("boundary", "inconclusive", "none", subject="dropout"), finding("enough_points", "sparse")]
     budget = [finding("best_steps"), finding("regime", "compute_bound")]
     monkeypatch.setattr(checklist, "checklist_findings", lambda frames: [wide, *rest, *budget])
-    for asks_the_ledger in ("recorded_stale_findings", "stale_start_findings"):
+    for asks_the_ledger in ("recorded_stale_findings", "stale_start_findings", "recorded_stability_findings"):
         monkeypatch.setattr(checklist, asks_the_ledger, lambda *given: [])
     frames = imported(SPACE, [{"rate": 0.1}, {"rate": 0.2}], [falling(1.0), falling(2.0)])
     frames = replace(frames, study=replace(frames.study, name="mine"))

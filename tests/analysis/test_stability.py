@@ -82,8 +82,8 @@ def test_the_shortest_warmup_without_a_rise_is_written_before_the_schedule():
     assert found.verdict == "warmup_helps"
     assert "A warmup of 1,000 steps to 0.5 is stable; 10, 100 are too short." in found.summary
     assert (
-        "Write warmup_steps=1000 in Campaign and max_train_steps=11000 in a new Round whose learning rates reach 0.5"
-        in (found.action)
+        "Write warmup_steps=fixed(1000) in the SearchSpace of a new Round whose learning rates reach 0.5, and "
+        "max_train_steps=11000: the warmup stands before the present schedule" in (found.action)
     )
     assert "(10,000 + 1,000 = 11,000 steps)" in found.action
     assert any("10% of the 10,000 steps: above 5% the budget may have to grow" in note for note in found.caveats)
@@ -96,7 +96,8 @@ def test_a_warmup_that_is_there_is_replaced_and_a_searched_one_is_fixed():
     space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), warmup_steps=log_uniform(1, 50))
     some = [*EARLY, *of_seeds(warm, None, None, None, steps=400)]
     found = stability_finding(records(*some, present=50, space=space))
-    assert "Write warmup_steps=fixed(400) in the SearchSpace and max_train_steps=10350" in found.action
+    assert "Write warmup_steps=fixed(400) in the SearchSpace of a new Round" in found.action
+    assert "max_train_steps=10350" in found.action
     assert not any("may have to grow" in note for note in found.caveats), "4 % of the budget"
 
 
@@ -109,7 +110,8 @@ def test_where_no_warmup_mends_it_clipping_is_next_with_its_number(trials):
     found = stability_finding(records(*trials, norms=[SMALL]))
     assert found.verdict == "unstable"
     assert (
-        "Write clip_norm=fixed(0.95) in the SearchSpace, the 90th percentile of recent gradient norms" in found.action
+        "Write clip_norm=fixed(0.95), the 90th percentile of recent gradient norms, in the SearchSpace of a new Round"
+        in found.action
     )
     assert "halve it where training is still unstable" in found.action
     assert ("where a warmup has ended" in found.action) == (trials is LATE)
@@ -127,10 +129,11 @@ def test_a_limit_that_is_there_is_halved_and_not_loosened():
     """The 90th percentile of the last half, 0.95, is above the limit 0.5 of the trial."""
     told = replace(records(*LATE, norms=[SMALL]), present_clip=0.5)
     assert (
-        "Write clip_norm=fixed(0.25) in the SearchSpace, half of the present 0.5, and" in stability_finding(told).action
+        "Write clip_norm=fixed(0.25), half of the present 0.5, in the SearchSpace of a new Round"
+        in stability_finding(told).action
     )
     looser = replace(told, present_clip=2.0)
-    assert "Write clip_norm=fixed(0.95) in the SearchSpace, the 90th percentile" in stability_finding(looser).action
+    assert "Write clip_norm=fixed(0.95), the 90th percentile" in stability_finding(looser).action
 
 
 def test_norms_after_the_rise_do_not_count():

@@ -8,6 +8,7 @@ from analysis.handmade import curve, planned, record, study
 from analysis.test_study_progress import ledger_of
 
 from tuner.analysis.checklist import checklist_findings, no_curves_finding
+from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import NO_CURVES, QUESTIONS
 from tuner.analysis.frames import frames_of
 from tuner.analysis.headline import headline
@@ -62,6 +63,19 @@ FRESH = "round-1 trial {}, fresh seeds"
 def mixed():
     """Trial 0 stops at 500 of 1,000 steps, trial 1 at 700, trial 2 trains them all; 0 is the best, 2 the worst."""
     return final_round((FRESH.format(0), 300, 0.1), (FRESH.format(0), 500, 0.2), (FRESH.format(1), 900, 0.3))
+
+
+def test_trials_of_a_table_are_censored_by_what_it_says_of_them():
+    """A table has no patience, and its reasons say which trials stopped: the others just improved late."""
+    frames = mixed()
+    imported = replace(frames, study=replace(frames.study, patience_steps=0, source="runs.csv"))
+    assert imported.stops_early
+    assert not has_curves(imported)
+    assert best_steps_finding(imported).verdict == "inconclusive"
+    (finding,) = [one for one in checklist_findings(imported) if one.question == "improvement"]
+    assert finding.summary.startswith("2 of 3 completed trials stopped early: trials of this round are not equally")
+    (told, *_) = for_elsewhere(imported, [finding])
+    assert told.action.startswith("Train the trials to the end of the budget")
 
 
 def test_the_record_and_the_frame_tell_them_apart():

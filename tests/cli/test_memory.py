@@ -14,11 +14,19 @@ def test_a_dry_run_says_what_a_trial_takes_and_how_many_fit_together(tuner, tmp_
     assert run.code == 0, run.err
     said = re.search(
         r"a trial needs about [\d.]+ kB of memory while it trains: parameters 584 B, gradients 584 B, "
-        r"optimizer state 1\.2 kB, batch 256 B, activations [\d.]+ kB \(8 examples\), .*; [\d.]+ [MGT]B free, "
+        r"optimizer state 1\.2 kB \(8\.11 bytes a parameter\), batch 256 B, activations [\d.]+ kB \(8 examples\), .*; "
+        r"[\d.]+ [MGT]B free, "
         r"enough for about [\d,]+ trials together",
         run.err,
     )
     assert said, run.err
+
+
+def test_of_trials_that_train_one_by_one_it_is_not_said_how_many_fit_together(tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path, more='precision="fp16",'), "--round", "1", "--dry-run")
+    assert run.code == 0, run.err
+    assert "of memory while it trains" in run.err
+    assert "trials together" not in run.err
 
 
 @pytest.mark.slow

@@ -60,8 +60,10 @@ def test_tf32_on_a_cpu_is_one_error_before_anything_is_written(tuner, tmp_path):
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 def test_the_test_split_is_scored_in_the_precision_of_the_trial(tuner, tmp_path, name):
     test = ("validation=(x[50:], y[50:]))", "validation=(x[50:], y[50:]), test=(x[:50], y[:50]))")
-    study = precise(tmp_path, name, replace=[test])
+    half = '"error_rate": wrong}', '"error_rate": wrong, "half": torch.ones_like(wrong) * (logits.itemsize == 2)}'
+    study = precise(tmp_path, name, replace=[test, half])
     assert tuner("launch", study, "--round", 1).code == 0
-    run = tuner("score-test", study)
+    run = tuner("score-test", study, "--format", "json")
     assert run.code == 0, run.err
+    assert '"test/half": 1.0' in run.out
     assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # type: ignore[attr-defined]

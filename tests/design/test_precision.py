@@ -32,7 +32,13 @@ def test_a_study_keeps_the_precision_of_its_campaign(name):
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [("bfloat16", "did you mean 'bf16'"), ("16-mixed", "'fp16'"), (16, "'fp16'"), ("int8", "'int8'")],
+    [
+        ("bfloat16", "did you mean 'bf16'"),
+        ("16-mixed", "'fp16'"),
+        (16, "'fp16'"),
+        ("BF16", "did you mean 'bf16'"),
+        ("int8", "'int8'"),
+    ],
 )
 def test_another_name_is_refused_with_the_right_one(wrong, told):
     with pytest.raises(DeclarationError, match=rf"precision is one of float32, tf32, bf16, fp16, got.*{told}"):

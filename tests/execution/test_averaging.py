@@ -69,6 +69,9 @@ def test_what_a_mean_cannot_be_made_of_is_told(tuner, study):
     ):
         refused = tuner("best", study, *arguments)
         assert (refused.code, expected in refused.err) == (2, True), refused.err
+    by_name = tuner("best", "tiny", "--export", "a.safetensors", "--average")
+    assert (by_name.code, by_name.out) == (2, "")
+    assert f"takes the study file: tuner best {study} --export a.safetensors --average" in by_name.err
     study.write_text(study.read_text().replace("nn.ReLU()", "nn.Tanh()"))
     refused = tuner("best", study, "--export", "a.safetensors", "--average")
     assert (refused.code, "the mean of its weights would be that of another model" in refused.err) == (2, True)

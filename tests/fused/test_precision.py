@@ -17,6 +17,7 @@ from support.fusible import (
 )
 
 from tuner.errors import NotFusible
+from tuner.fused import rules_fast
 from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.fusion import look_at
 from tuner.fused.group import Group
@@ -81,10 +82,14 @@ def test_slices_in_bf16_keep_their_bits_too():
         assert canonical_digest(run.state()) == canonical_digest(other.state())
 
 
-def test_a_fast_group_in_bf16_is_near_its_trials_alone():
-    runs = runs_of(Mlp(), 3, precision="bf16")
-    group = Group(runs)
+@pytest.mark.parametrize("slices", [1, 4])
+@pytest.mark.parametrize("workload", [Mlp, MlpWithDropout])
+def test_a_fast_group_in_bf16_is_near_its_trials_alone(workload, slices):
+    runs = runs_of(workload(), 3, precision="bf16", slices=slices)
+    group = Group(runs, rules=rules_fast.TABLE)
     assert far_from_alone(group) is None
+    group.advance(1)
+    assert runs[0].losses[0].dtype is torch.float32
 
 
 def test_what_does_not_keep_its_bits_in_bf16_is_refused_by_name():

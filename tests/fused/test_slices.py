@@ -14,12 +14,14 @@ from support.fusible import (
     TransformerEncoderWithDropout,
     runs_of,
 )
+from support.tiny import CPU
 
 from tuner import SearchSpace, Splits, Workload, log_uniform, padded, uniform
 from tuner.errors import NotFusible, WorkloadError
 from tuner.fused import group
 from tuner.fused.group import Group
 from tuner.fused.making import exact_group
+from tuner.training.allocations import allocated
 from tuner.training.checkpoints import canonical_digest
 
 STEPS = 4
@@ -45,6 +47,26 @@ def test_a_group_has_the_bits_of_each_trial_alone(workload):
     together, alone = both(workload)
     assert together == alone
     assert len(set(alone)) == 3
+
+
+class Heavy(Images):
+    """Its gradients take more than all that they are computed from."""
+
+    def model(self, point):
+        return torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10))
+
+
+@pytest.mark.parametrize("slices", [1, 2, 8])
+def test_the_memory_of_a_group_has_room_for_the_sums_of_the_tree(slices):
+    together = exact_group(runs_of(Heavy(), 3, slices=slices))
+    together.advance(1)
+    with allocated(CPU) as more:
+        together.advance(1)
+    gradients, stacks = (
+        sum(one.nbytes for one in each) for each in (together.gradients, together.model.stacks.values())
+    )
+    counted = together.num_bytes - stacks - gradients - together.optimizer.num_bytes
+    assert more.peak <= counted < more.peak + 3 * gradients
 
 
 @pytest.mark.parametrize("slices", [2, 8, 32])

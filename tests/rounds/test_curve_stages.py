@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ import pytest
 from support.shell import run_in
 from support.study_files import write_study
 
+from tuner import constant
 from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve_finding, predictions
 from tuner.design.objective import maximize, minimize
 from tuner.design.study_file import load_campaign
 from tuner.execution.replay import replayed
-from tuner.rounds.curve_stages import even_lengths
+from tuner.rounds.curve_stages import curve_stages, even_lengths
 from tuner.storage.store import open_ledger
 
 COMPUTE_BOUND = [
@@ -112,6 +114,16 @@ def test_what_no_curve_can_be_made_of_is_said_before_anything_is_trained(options
     assert wrong.code == 2, wrong.err
     assert re.search(message, wrong.err), wrong.err
     assert curves(tmp_path) == {}
+
+
+def test_an_optimizer_that_trains_under_no_decay_gets_none(launched, tmp_path):
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite"), create=False) as ledger:
+        row = ledger.study("tiny", "round-1")
+        study = replace(row.study, optimizer="schedule_free_adamw", schedule=constant())
+        stages = curve_stages(replace(row, study=study), ledger.trial(row.study_id, 0), (40, 60, 80), 2)
+    assert {stage.study.schedule for stage in stages} == {constant()}
+    assert {trial.schedule.decay_start for stage in stages for trial in stage.trials} == {None}
+    assert {trial.schedule.warmup_steps for stage in stages for trial in stage.trials} == {5}
 
 
 def test_a_plot_of_a_curve_that_was_not_trained_says_which_command_trains_it(tuner, launched, tmp_path):

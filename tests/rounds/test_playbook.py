@@ -51,7 +51,8 @@ def _the_fresh_seed_comes_first(tuner, run, folder):
     best = min(fresh.values(), key=lambda row: row["best_value"])
     told = json.loads(tuner("best", "tiny", "-f", "json").out)
     assert (told["value"], told["value_kind"]) == (best["best_value"], "median of fresh seeds")
-    assert told["fresh"] == [{"study": "round-2", "trial": best["trial"], "value": best["best_value"]}]
+    seed = {"study": "round-2", "trial": best["trial"], "value": best["best_value"], "stopped_early": False}
+    assert told["fresh"] == [seed]
     parent = promoted_from(best["origin"]).trial
     mine = [row for row in trials if promoted_from(row["origin"]).trial == parent]
     assert told["selected_value"] == told["best_value"] == min(row["best_value"] for row in mine)

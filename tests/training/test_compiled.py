@@ -9,6 +9,7 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from support.fusing import TrialsRecorder, meaning
+from support.gpu import ON_GPU
 from support.sessions import StopAfter
 from support.tiny import CPU, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
@@ -328,7 +329,8 @@ def test_kernels_that_are_chosen_by_timing_are_marked():
     assert compiler_of(nn.Linear(2, 2), F.mse_loss, CPU) == ""
 
 
-@pytest.mark.gpu
+@ON_GPU[0]
+@ON_GPU[1]
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_on_a_gpu_the_bits_of_compiled_kernels_are_the_same_when_resumed(tmp_path):
     device = torch.device("cuda", 0)

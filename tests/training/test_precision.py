@@ -13,7 +13,7 @@ from support.fusible import Images, Mlp, MlpWithDropout, Residual, TiedLm, runs_
 from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
-from tuner import SearchSpace, choice, log_uniform, uniform
+from tuner import SearchSpace, Splits, choice, log_uniform, uniform
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import InputError, WorkloadError
 from tuner.records import Price, State
@@ -250,8 +250,18 @@ class Teacher(Tiny):
         return super().metrics(model["student"], batch)
 
 
-def test_a_skipped_update_leaves_what_the_loss_itself_writes():
-    run, calm = (TrialRun(setting_for(tiny_study(precision="fp16"), None, Teacher()), trial_of()) for _ in range(2))
+class CompiledTeacher(Teacher):
+    """With kernels, which may be recorded with the addresses of parameters."""
+
+    def model(self, point):
+        model = super().model(point)
+        model["student"].compile(backend="eager")
+        return model
+
+
+@pytest.mark.parametrize("workload", [Teacher, CompiledTeacher])
+def test_a_skipped_update_leaves_what_the_loss_itself_writes(workload):
+    run, calm = (TrialRun(setting_for(tiny_study(precision="fp16"), None, workload()), trial_of()) for _ in range(2))
     run.scale.value = 2.0**22
     before = weights(run.model)
     attempts(run)
@@ -260,6 +270,22 @@ def test_a_skipped_update_leaves_what_the_loss_itself_writes():
     attempts(run, MOST_SKIPPED)
     assert run.scale.skipped_since > 2
     assert run.step > 1
+    calm.scale.value = run.scale.value
+    calm.advance(run.step)
+    assert kept(calm) == kept(run)
+
+
+def test_a_skipped_update_gets_its_batch_as_it_was_though_the_loss_writes_into_it():
+    class Writing(Overflowing):
+        def loss(self, model, batch, point):
+            value = super().loss(model, batch, point)
+            batch[0][:, 1:].mul_(0.5)
+            return value
+
+    run = one_run(Writing(), precision="fp16")
+    run.advance(overflowing_step(run) + 1)
+    assert run.scale.skipped_since > 1
+    calm = one_run(Writing(), precision="fp16")
     calm.scale.value = run.scale.value
     calm.advance(run.step)
     assert kept(calm) == kept(run)
@@ -280,6 +306,18 @@ def test_complex_parameters_are_unscaled_too():
     assert same(weights(scaled.model), weights(plain.model))
 
 
+def test_trials_in_fp16_train_whatever_torchs_default_type_is():
+    run, other = one_run(Overflowing(), precision="fp16"), one_run(Overflowing(), precision="fp16")
+    run.advance(3)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        other.advance(3)
+    finally:
+        torch.set_default_dtype(before)
+    assert kept(run) == kept(other)
+
+
 def trial_of():
     return planned_trials(tiny_study())[0]
 
@@ -292,6 +330,7 @@ def test_resumed_between_two_skips_a_trial_has_the_same_bits(slices):
     run = one_run(Overflowing(), precision="fp16", slices=slices)
     at, resumed, between = overflowing_step(run), 0, 0
     while run.step < 8:
+        assert resumed < 100, "a scale that is forgotten is halved again and again"
         attempts(run)
         between += run.scale.skipped > 0 and run.step == at
         fresh = run.fresh()
@@ -443,6 +482,29 @@ def test_a_trial_computes_with_its_switches_backward_too(monkeypatch):
     assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("slices", [1, 2])
+def test_gradients_are_computed_outside_of_autocast(name, slices):
+    """A product that a model computes in float32 on purpose has a gradient in float32, too."""
+    seen = []
+
+    class Island(Images):
+        def model(self, point):
+            return nn.Linear(64, 10)
+
+        def loss(self, model, batch, point):
+            with torch.autocast("cpu", enabled=False):
+                logits = batch[0] @ model.weight.T + model.bias
+            logits.register_hook(lambda gradient: seen.append(torch.is_autocast_enabled("cpu")))
+            return F.cross_entropy(logits, batch[1])
+
+    run, twin = (one_run(Island(), precision=each, slices=slices) for each in (name, "float32"))
+    run.advance(3)
+    twin.advance(3)
+    assert seen == [False] * 6 * slices
+    assert same(weights(run.model), weights(twin.model))
+
+
 def test_numerics_of_a_declared_precision_do_not_depend_on_how_torch_is_set(monkeypatch):
     monkeypatch.setattr("tuner.training.numerics._of_cuda", lambda device: {"device": "a GPU"})
     ambient, declared = [], []
@@ -455,7 +517,16 @@ def test_numerics_of_a_declared_precision_do_not_depend_on_how_torch_is_set(monk
         torch.backends.cuda.matmul.fp32_precision = "none"
     assert ambient[0] != ambient[1]
     assert declared[0] == declared[1]
-    assert numerics(CPU).text == numerics(CPU, declared=True).text
+
+
+def test_numerics_name_what_a_processor_computes_half_with(monkeypatch):
+    """Two that torch calls AVX512 have other kernels for bf16, where one of them has tiles."""
+    known = {}
+    for name, found in (("with", True), ("without", False)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=found: found)
+        known[name] = numerics(CPU, declared=True).values
+        assert "half" not in numerics(CPU).values, "of studies that declare no precision they are what they were"
+    assert set(known["with"]["half"]) - set(known["without"]["half"]) == {"amx_tile"}
 
 
 # ---- where the device lacks it
@@ -546,6 +617,39 @@ def test_a_searched_precision_is_tried_and_priced_each(tmp_path):
     assert {each[-1] for each in asked.known if each[0] == "update"} == {"float32", "bf16", "fp16"}
     assert found.unread == ()
     assert Price(1.0, 1.0, 1, 1).precisions == ()
+
+
+class Computed(Tiny):
+    """Examples that are computed where they are fetched: that is no part of loss and metrics."""
+
+    def data(self):
+        x = super().data().validation[0]
+        matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(5))
+
+        class Products(torch.utils.data.Dataset):
+            def __len__(self):
+                return len(x)
+
+            def __getitem__(self, index):
+                return (x[index][None] @ matrix)[0], 0
+
+        return Splits(training=Products(), validation=Products())
+
+
+@pytest.mark.parametrize("loaded", [0, 1])
+def test_data_are_computed_outside_of_the_precision_whoever_loads_them(loaded):
+    class Loaded(Computed):
+        data_workers = loaded
+
+        def metrics(self, model, batch):
+            return super().metrics(model, batch) | {"first": batch[0][:, 0]}
+
+    run = TrialRun(setting_for(tiny_study(precision="bf16"), None, Loaded()), trial_of())
+    with run.setup.loading():
+        measured = run.evaluate()["validation/first"]
+    values = [run.setup.data.validation.dataset[place][0][0].double() for place in range(30)]
+    assert values[0].to(torch.bfloat16).double() != values[0]
+    assert measured == pytest.approx(float(torch.stack(values).mean()), rel=1e-12)
 
 
 def test_metrics_alone_and_by_hand_in_bf16_are_the_same():

@@ -1,12 +1,14 @@
 """Checkpoints written beside the training: the same bits, one at a time, complete only when it is true."""
 
 import errno
+import os
 import resource
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +20,16 @@ from tuner.errors import LeaseLost
 from tuner.records import State, TrialUpdate
 from tuner.rounds.plan import planned_trials
 from tuner.training import committing, saving
-from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
+from tuner.training.checkpoints import (
+    LARGE_FILE,
+    CheckpointFolder,
+    canonical_digest,
+    read_state,
+    read_weights,
+    weights_as_file,
+)
 from tuner.training.compiler import plain_step
+from tuner.training.endings import is_out_of_memory
 from tuner.training.saving import BackgroundSaver, Copies, num_bytes
 
 STUDY = tiny_study()
@@ -392,3 +402,19 @@ def test_a_copy_that_failed_is_never_written():
         saver.result()
     saver.close()
     assert written == []
+
+
+def test_a_file_of_weights_that_memory_ends_for_is_an_error_and_no_death():
+    """The allocator of safetensors ends the process; here in a child, whose address space is limited."""
+    weights = {"weight": torch.zeros(2 * LARGE_FILE // 4)}
+    child = os.fork()
+    if not child:
+        status = Path("/proc/self/statm").read_text().split()[0]
+        room = int(status) * resource.getpagesize() + LARGE_FILE
+        resource.setrlimit(resource.RLIMIT_AS, (room, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        try:
+            weights_as_file(weights)
+        except RuntimeError as error:
+            os._exit(7 if is_out_of_memory(error) else 8)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -121,6 +121,42 @@ def test_a_sum_is_named(caplog):
     assert "Summed.loss is a sum over the batch; return a mean" in said
 
 
+class NormedSum(Summed):
+    """Two reasons at once."""
+
+    def model(self, point):
+        return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+
+
+class NormedContrast(Contrast):
+    def model(self, point):
+        return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16))
+
+
+class FrozenNorm(NormedContrast):
+    """Batch norms that use their running statistics in training, too, are no reason."""
+
+    def loss(self, model, batch, point):
+        model[1].eval()
+        return super().loss(model, batch, point)
+
+
+@pytest.mark.parametrize(
+    ("workload", "reason"), [(NormedSum, "is a sum over the batch; return a mean"), (NormedContrast, "looks across")]
+)
+def test_two_reasons_are_both_named(workload, reason, caplog):
+    (said,) = told(workload(), caplog)
+    assert reason in said
+    assert "Besides, batch norms (1) take their statistics from each slice" in said
+    assert ("looks across" in said) == (workload is NormedContrast)
+
+
+def test_batch_norms_that_are_at_rest_are_no_reason(caplog):
+    (said,) = told(FrozenNorm(), caplog)
+    assert "looks across" in said
+    assert "batch norms" not in said
+
+
 @pytest.mark.parametrize(
     ("weight", "message"),
     [

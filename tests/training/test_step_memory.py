@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from support.gpu import ON_GPU
 from support.tiny import CPU, MemoryRecorder, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -183,11 +184,20 @@ def test_the_advice_names_the_numbers_and_the_line_to_write():
     assert memory(free=2 * 10**9).micro_batch_size == 128, "the largest part that leaves some room"
 
 
-def test_slices_that_a_class_declares_are_what_the_advice_changes():
-    """Four slices of 64: fewer examples than a slice at a time are more slices, and so another campaign."""
-    mine = memory(free=400 * 10**6, examples=64, batch_size=256)
-    assert "write slices = 64 in Net; a campaign that has begun keeps its slices" in mine.advice("Net", slices=True)
-    assert f"write micro_batch_size = {mine.micro_batch_size} in Net; a campaign" in mine.advice("Net")
+def test_in_slices_the_advice_is_more_slices():
+    told = memory(examples=64, batch_size=256).advice("Net")
+    assert told.partition("; 1.4 GB is free; ")[2] == (
+        "slices = 16 would need about 772.5 MB: write slices = 16 in Net, and give the campaign another name, because "
+        "what a trial computes depends on its slices"
+    )
+    assert memory(examples=48, batch_size=96).micro_batch_size == 16, "a part of a slice, so that a slice is made of it"
+
+
+@pytest.mark.parametrize(("batch_size", "slices"), [(8, 1), (2, 1), (64, 8)])
+def test_small_batches_with_batch_norms_are_foreseen_too(batch_size, slices, tmp_path):
+    study = tiny_study(batch_size=batch_size, slices=slices)
+    run = TrialRun(setting_for(study, tmp_path, Cnn()), planned_trials(study)[0])
+    assert f"for {batch_size // slices} examples" in run.out_of_memory()
 
 
 def test_where_one_example_is_too_much_another_way_is_named():
@@ -195,6 +205,17 @@ def test_where_one_example_is_too_much_another_way_is_named():
     assert "one example at a time would still need about" in told
     assert "torch.utils.checkpoint" in told
     assert memory(free=60 * 10**6).micro_batch_size == 0
+
+
+def test_where_weights_fill_the_memory_no_part_of_a_batch_is_proposed():
+    """Sums of gradients take more than fewer activations save: one example at a time would need ten sums."""
+    sizes = {name: size * 10**6 for name, size in {"parameters": 800, "gradients": 800, "optimizer": 1600}.items()}
+    heavy = memory(**sizes, activations=200 * 10**6, peak=1050 * 10**6, free=3 * 10**9)
+    assert heavy.needed_with(1) > 2 * heavy.needed
+    told = heavy.advice("Net")
+    assert "fewer examples at a time would not need less, because it is not activations that fill it" in told
+    assert "parameters 800.0 MB, gradients 800.0 MB, optimizer state 1.6 GB" in told
+    assert "micro_batch_size" not in told
 
 
 def test_a_trial_that_runs_out_of_memory_says_what_it_needs_and_what_would_fit(tmp_path, monkeypatch):
@@ -378,7 +399,8 @@ def test_the_resident_memory_of_a_process_grows_as_foreseen(tmp_path):
     assert 0.9 * peak <= grown <= 1.1 * peak
 
 
-@pytest.mark.gpu
+@ON_GPU[0]
+@ON_GPU[1]
 def test_on_a_gpu_the_allocator_agrees_with_what_is_foreseen(tmp_path):
     device = torch.device("cuda", 0)
     study = tiny_study(batch_size=2048)

@@ -79,7 +79,7 @@ def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) 
 def no_curves_finding(frames: StudyFrames, question: Question) -> Finding:
     """The answer to every question about curves where there are none."""
     complete, unfinished = len(frames.complete), frames.unfinished
-    if frames.study.patience_steps:
+    if frames.stops_early:
         missing = stopping_words(frames)
         action = WITHOUT_STOPPING
     elif complete:

@@ -45,6 +45,8 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
 
 def _action(frames: StudyFrames, finding: Finding) -> str:
     """The next step in the owner's own code; the original advice where it is possible there."""
+    if finding.verdict == NO_CURVES.name and frames.stops_early:
+        return "Train the trials to the end of the budget, without early stopping, then import them again."
     if finding.verdict == NO_CURVES.name:
         report = "trial.report(value, step)" if _is_optuna(frames) else "your logger"
         return f"Record the metric at regular steps, at least 20 times a trial, with {report} (B40, D14)."

@@ -1,7 +1,9 @@
 """A study as two frames, from which every question is answered, wherever the study was run."""
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -102,6 +104,11 @@ class StudyFrames:
         return (rows["state"] == "complete") & rows["reason"].astype(str).str.startswith(STOPPED_EARLY)
 
     @property
+    def stops_early(self) -> bool:
+        """Whether trials stop early here: so it is declared, or so the records of another storage say."""
+        return bool(self.study.patience_steps) or bool(self.stopped_early().any())
+
+    @property
     def unfinished(self) -> int:
         """How many trials are waiting or running."""
         return int(self.trials["state"].isin(["waiting", "running"]).sum())
@@ -130,14 +137,18 @@ class StudyFrames:
         An average is where the weights were, so its best step is late by about as many steps.
         """
         rows = self.trials[self.trials["trial"].isin(list(trials))]
-        study, known = self.study, rows.to_dict("records")
-        optimizers = {study.optimizer, *(row.get("optimizer") for row in known)}
-        if any(is_known(one) and optimizer_of(one).averages for one in optimizers if isinstance(one, str)):
-            return True
-        names = [one.name for one in study.hyperparameters if one.short_name == EMA_STEPS]
-        fixed = [constant.value for name, constant in study.fixed if Name.of(name).short == EMA_STEPS]
-        steps = [study.ema_steps, *fixed, *(row[name] for row in known for name in names)]  # NaN: not there
-        return any(isinstance(one, int | float) and one > study.budget.evaluate_every for one in steps)
+        return any(self._average_steps(row) > self.study.budget.evaluate_every for row in rows.to_dict("records"))
+
+    def _average_steps(self, row: Mapping[Hashable, Any]) -> float:
+        """The steps over which a trial averages; infinite where its optimizer averages over all, 0 where none are."""
+        study = self.study
+        fixed = {Name.of(name): constant.value for name, constant in study.fixed}
+        optimizer = row.get("optimizer", fixed.get(Name.of("optimizer"), study.optimizer))
+        if isinstance(optimizer, str) and is_known(optimizer) and optimizer_of(optimizer).averages:
+            return math.inf
+        own = [value for name, value in fixed.items() if name.short == EMA_STEPS and name.branch in ("", optimizer)]
+        steps = [study.ema_steps, *own, *(row[h.name] for h in study.hyperparameters if h.short_name == EMA_STEPS)]
+        return max((one for one in steps if isinstance(one, int | float) and one > 0), default=0)  # NaN: not there
 
     def where(self, rows: pd.DataFrame, condition: Condition | None) -> pd.Series:
         """Of rows of `trials` those in which a condition holds; without one all of them."""
@@ -172,10 +183,11 @@ WITHOUT_STOPPING = "The rounds before answer it; to ask it of this round, leave 
 def stopping_words(frames: StudyFrames) -> str:
     """Why no verdict about steps rests on the trials of a study with early stopping, as the begin of a sentence."""
     stopped = int(frames.stopped_early().sum())
+    patience = frames.study.patience_steps
     return (
-        f"{stopped} of {len(frames.selectable)} completed trials stopped early (patience_steps="
-        f"{frames.study.patience_steps:,}): trials of this round are not equally long, and what more steps would have "
-        "given is not known"
+        f"{stopped} of {len(frames.selectable)} completed trials stopped early"
+        f"{f' (patience_steps={patience:,})' if patience else ''}: trials of this round are not equally long, and what "
+        "more steps would have given is not known"
     )
 
 

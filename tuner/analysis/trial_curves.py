@@ -255,7 +255,7 @@ def has_curves(frames: StudyFrames) -> bool:
 
     Of a study with early stopping none counts: those that did not stop are just the ones that still improved late.
     """
-    if frames.study.patience_steps:
+    if frames.stops_early:
         return False
     mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
     counts = mine.groupby("trial").size()

@@ -16,6 +16,7 @@ from tuner.cli.reading_options import BestOptions
 from tuner.cli.tables import readable
 from tuner.design.identity import was_told
 from tuner.design.seeds import short_seed
+from tuner.design.stages import is_study_file
 from tuner.design.study_file import declared_stage
 from tuner.errors import InputError, StorageError
 from tuner.reading import Winner, load
@@ -42,6 +43,9 @@ def best(options: BestOptions) -> None:
         launches = ledger.launches(winner.row.study_id)
         source = winner.row.study.source
         file = options.study if source else study_file_of(ledger, winner.row.study_id, options.study)
+        if options.average and not is_study_file(options.study):
+            again = command("best", file, after=("--export", str(options.export), "--average"))
+            raise InputError(f"--average evaluates the mean of the weights, which takes the study file: {again}")
         told = described_winner(winner, file, launches)
         if options.form is Format.table:
             print_winner(told, winner.headline.words, [*winner.start_words, *winner.stopping_words])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from tuner.analysis.questions.budget_curve import budget_curve as recorded_curve
 from tuner.analysis.questions.budget_curve import budget_curve_finding
 from tuner.analysis.questions.sweep import sweep_finding
-from tuner.analysis.round_frames import round_frames, round_number, row_of_trial
+from tuner.analysis.round_frames import round_number, row_of_trial
 from tuner.analysis.sweep_records import sweep_records
 from tuner.analysis.unfitted import Proposal, Unfitted, proposals
 from tuner.cli.exit_codes import Exit
@@ -21,7 +21,7 @@ from tuner.errors import DeclarationError, StorageError
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 from tuner.rounds.curve_stages import CurveLength, curve_stages, even_lengths, priced_stages, seeds_for, train_stages
 from tuner.rounds.launch import Session, known_promises
-from tuner.rounds.promotion import chosen_trials
+from tuner.rounds.promotion import best_trial
 from tuner.rounds.sweep import chosen_sweep, run_sweep
 
 SHOWN = (
@@ -93,11 +93,7 @@ def chosen_stages(
 ) -> tuple[CurveLength, ...]:
     """The studies of the curve that the command line asks for. Raises InputError."""
     place = round_number(session.ledger, session.name, number)
-    if trial is None:
-        best = chosen_trials(round_frames(session.ledger, session.name, place), 1)
-        if not best:
-            raise DeclarationError(f"round {place} has no complete trial yet; give --round, or train it first")
-        trial = best[0]
+    trial = best_trial(session, place) if trial is None else trial
     row, record = row_of_trial(session.ledger, session.name, place, trial)
     longest = max(session.campaign.production_steps or 0, row.study.budget.max_train_steps)
     steps = _parsed(lengths) if lengths else even_lengths(longest)

@@ -13,6 +13,7 @@ from tuner.design.hyperparameters import Choice, Range, Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
+from tuner.design.other_words import refuse_unknown
 from tuner.design.own_loop import OwnLoop
 from tuner.design.round import Round, check_stopping, checked_steps, is_open
 from tuner.design.space import SearchSpace
@@ -52,6 +53,10 @@ class Sweep:
     seeds: int = 5
     margin: float = 2.0
     values: Mapping[str, Value] = field(default_factory=dict)
+
+    def __new__(cls, *_: object, **words: object) -> Self:
+        refuse_unknown(cls, words)
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         if not isinstance(self.learning_rate, tuple | list):
@@ -124,6 +129,7 @@ class Campaign:
 
     def __new__(cls, *_: object, **words: object) -> Self:
         refuse_decay(words)
+        refuse_unknown(cls, words)
         return object.__new__(cls)
 
     def __post_init__(self) -> None:

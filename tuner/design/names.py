@@ -92,12 +92,17 @@ def refuse_name(name: str) -> None:
 
 def is_of_portions(name: str) -> bool:
     """Whether a name says in how many parts a batch is computed, here or in another tool."""
-    return _letters(name) in _OF_PORTIONS
+    return letters_of(name) in _OF_PORTIONS
+
+
+def is_of_stopping(name: str) -> bool:
+    """Whether a name says when trials stop early, here or in another tool."""
+    return _STOPPING.fullmatch(letters_of(name)) is not None
 
 
 def trainers_name(name: str) -> str:
     """What the trainer calls a hyperparameter that has the name of another tool; "" for any other name."""
-    meant = _TRAINER_NAMES.get(_letters(name), "")
+    meant = _TRAINER_NAMES.get(letters_of(name), "")
     return "" if name == meant else meant
 
 
@@ -111,7 +116,7 @@ def refuse_column(name: str) -> None:
 
 def refuse_budget_or_seed(name: str) -> None:
     """Raise DeclarationError when a name would search the step budget or the seed (A11, B14, D1)."""
-    plain = _letters(name)
+    plain = letters_of(name)
     if _BUDGET.fullmatch(plain) or "epoch" in plain:
         raise DeclarationError(
             f"{name} is a step budget and cannot be searched or fixed in a search space: all trials of a study take "
@@ -127,7 +132,7 @@ def refuse_budget_or_seed(name: str) -> None:
 
 def _refuse_stopping(name: str) -> None:
     """Raise DeclarationError when a name would search how early trials stop: then they are not equally long (A11)."""
-    if _STOPPING.fullmatch(_letters(name)):
+    if is_of_stopping(name):
         raise DeclarationError(
             f"{name} would stop some trials of a study before others, and a search compares them after the same number "
             "of steps (A11): the best checkpoint of each is chosen afterwards, so it is not needed. The last round may "
@@ -136,5 +141,6 @@ def _refuse_stopping(name: str) -> None:
         )
 
 
-def _letters(name: str) -> str:
+def letters_of(name: str) -> str:
+    """A name as it is compared with others: lower-case letters and digits alone."""
     return re.sub("[^a-z0-9]", "", name.lower())

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn, get_args
+from typing import Literal, NoReturn, Self, get_args
 
 from tuner.budget.schedules import Transfer
 from tuner.budget.step_budget import TrainingLength
+from tuner.design.other_words import refuse_unknown
 from tuner.design.patience import check_distance
 from tuner.design.space import SearchSpace
 from tuner.design.workload_checks import check_count
@@ -51,6 +52,10 @@ class Round:
     start: Literal["scratch"] | None = None
     total: Literal["equal"] | None = None
     patience_steps: int | None = None
+
+    def __new__(cls, *_: object, **words: object) -> Self:
+        refuse_unknown(cls, words)
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         if not self.goal.strip():

@@ -18,6 +18,7 @@ _MEANT = {
     **dict.fromkeys(("bfloat16", "bf16-mixed", "torch.bfloat16"), "bf16"),
     **dict.fromkeys(("float16", "half", "16", "16-mixed", "fp16-mixed", "torch.float16"), "fp16"),
     **dict.fromkeys(("fp32", "32", "full", "single", "32-true", "torch.float32"), "float32"),
+    **{name: name for name in PRECISIONS},  # in capitals
 }
 _DECAYS = ("emadecay", "modelemadecay", "ema", "emamomentum", "emarate")  # how other tools say it, in letters
 

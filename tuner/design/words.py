@@ -12,8 +12,9 @@ from typing import Any
 
 from tuner.budget.families import constant
 from tuner.design.names import OF_THE_SCHEDULE
+from tuner.design.other_words import instead_of
 from tuner.design.own_loop import OwnLoop
-from tuner.design.workload import Trainable, Workload, misspelt, own_kinds
+from tuner.design.workload import Trainable, Workload, misspelt, own_kinds, words_of
 from tuner.errors import DeclarationError, InputError
 
 # Doors to the program for training that is not ours, as `OwnLoop.door` names them, and in words.
@@ -284,6 +285,16 @@ def ignored_words(workload: OwnLoop) -> list[str]:
     ]
 
 
+def misplaced(workload: Workload) -> dict[str, str]:
+    """Attributes of a class that neither the program nor its own code reads, and what to write for each.
+
+    They are words of other tools, like gradient_accumulation_steps, and of other places, like precision.
+    """
+    ours = _read(workload) | set(words_of(Workload)[0])
+    names = [name for kind in own_kinds(workload) for name, value in vars(kind).items() if not callable(value)]
+    return {name: written for name in names if name not in ours and (written := instead_of(name))}
+
+
 def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collection[str]) -> None:
     """Raise DeclarationError for words of a campaign that have no meaning here.
 
@@ -351,7 +362,7 @@ def _declared(workload: OwnLoop) -> set[str]:
     return {name for name in names if hasattr(Workload, name) and not hasattr(OwnLoop, name)}
 
 
-def _read(workload: OwnLoop) -> set[str]:
+def _read(workload: Trainable) -> set[str]:
     """All names that the code of a workload's own classes reads: what they declare and use is theirs."""
     codes = [
         code

@@ -12,7 +12,7 @@ from tuner.design.trial import Trial
 from tuner.design.words import ignored_words
 from tuner.errors import NotFusible
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.fused.fusion import SLOW_STEP, look_at, trials_that_fit
+from tuner.fused.fusion import SLOW_STEP, check_some_alike, look_at, trials_that_fit
 from tuner.records import Price
 from tuner.training.endings import ending, is_out_of_memory
 from tuner.training.engine import Asked, Engine, Fusion, Inspection
@@ -65,6 +65,7 @@ def _together(loaded: LoadedWorkload, engine: Engine, trials: Sequence[Trial], p
     if machine.fuse == "off" or slow or len(alike) < 2:
         return 0
     try:
+        check_some_alike(cast(TrainingSetup, engine.setup), alike)
         return trials_that_fit(cast(TrainingSetup, engine.setup), alike, workers=machine.worker_count or 1)
     except Exception as error:
         if isinstance(error, NotFusible) or is_out_of_memory(error):

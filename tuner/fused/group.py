@@ -112,11 +112,12 @@ class Group:
     def num_bytes(self) -> int:
         """Memory of the stacks, their gradients, averages and optimizer state, and of one pass through the loss.
 
-        What is shared is an input of the pass, and counted there.
+        What is shared is an input of the pass, and counted there. While slices are added up, the sums of branches of
+        their tree are kept besides.
         """
-        stacks = [*self.model.stacks.values(), *self.gradients]
-        kept = self.optimizer.num_bytes + self.averages.num_bytes
-        return sum(tensor.nbytes for tensor in stacks) + kept + self.pass_bytes
+        stacks, gradients = (sum(one.nbytes for one in each) for each in (self.model.stacks.values(), self.gradients))
+        sums = (self._slices - 1).bit_length()
+        return stacks + (1 + sums) * gradients + self.optimizer.num_bytes + self.averages.num_bytes + self.pass_bytes
 
     @property
     def num_bytes_once(self) -> int:

@@ -122,6 +122,8 @@ def cross_entropy(
     if rank(logits) != 2 or not plain or target.is_floating_point():
         return rules_loss.cross_entropy(operations, function, logits, target, weight, *rest, **named)
     logs = torch.log_softmax(operations.stacked(logits), -1)
+    if torch.is_autocast_enabled(logs.device.type):
+        logs = logs.float()  # as torch's own loss takes its mean
     likelihood = -logs.gather(2, operations.stacked(target).unsqueeze(2)).squeeze(2).mean(1)
     if not is_trial(smoothing) and smoothing == 0.0:
         return operations.trial(likelihood)

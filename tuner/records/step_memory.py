@@ -66,8 +66,8 @@ class StepMemory:
 
     @property
     def micro_batch_size(self) -> int:
-        """The largest part of a batch that fits into the free memory, which divides it; 0 where none does."""
-        smaller = (size for size in _divisors(self.batch_size) if size < self.examples)
+        """The largest part of what is computed at a time now that fits into the free memory; 0 where none does."""
+        smaller = (size for size in _divisors(self.examples) if size < self.examples)
         return next((size for size in smaller if self.needed_with(size) <= SHARE * self.free), 0)
 
     @property
@@ -88,8 +88,8 @@ class StepMemory:
         told = ", ".join(f"{what} {readable_bytes(size)}{more}" for what, size, more in parts if size)
         return f"a trial needs about {readable_bytes(self.needed)} of memory while it trains: {told}"
 
-    def advice(self, owner: str, *, slices: bool = False) -> str:
-        """Why memory ends and what to write. `owner`: the class of the workload. slices: it says their number."""
+    def advice(self, owner: str) -> str:
+        """Why memory ends and what to write. `owner`: the class of the workload."""
         free = f"{readable_bytes(self.free)} {'is' if self.free >= 1000 else 'are'} free"
         needed = (
             f"the step needs about {readable_bytes(self.needed)} (activations {readable_bytes(self.activations)} for "
@@ -97,16 +97,24 @@ class StepMemory:
         )
         size = self.micro_batch_size
         if size:
-            line = f"slices = {self.batch_size // size}" if slices else f"micro_batch_size = {size}"
-            kept = "; a campaign that has begun keeps its slices, so give this one another name"
-            return (
-                f"{needed}; {line} would need about {readable_bytes(self.needed_with(size))}: write "
-                f"{line} in {owner}{kept if self.examples < self.batch_size else ''}"
-            )
-        if self.needed_with(1) <= SHARE * self.free:  # a batch that has no smaller part, as of one example
+            line, name = f"micro_batch_size = {size}", ""
+            if self.examples < self.batch_size:  # less than a slice is not computed at a time
+                line = f"slices = {self.batch_size // size}"
+                name = ", and give the campaign another name, because what a trial computes depends on its slices"
+            then = readable_bytes(self.needed_with(size))
+            return f"{needed}; {line} would need about {then}: write {line} in {owner}{name}"
+        least = min(_divisors(self.batch_size), key=self.needed_with)
+        if self.needed_with(least) <= SHARE * self.free:  # a batch that has no smaller part, as of one example
             return f"{needed}; make the model smaller, or recompute activations in it (torch.utils.checkpoint)"
+        if least >= self.examples:
+            return (
+                f"{needed}; fewer examples at a time would not need less, because it is not activations that fill it: "
+                f"parameters {readable_bytes(self.parameters)}, gradients {readable_bytes(self.gradients)}, optimizer "
+                f"state {readable_bytes(self.optimizer)}; take a smaller model, or an optimizer with less state"
+            )
+        examples = "one example" if least == 1 else f"{least:,} examples"
         return (
-            f"{needed}; one example at a time would still need about {readable_bytes(self.needed_with(1))}: take a "
+            f"{needed}; {examples} at a time would still need about {readable_bytes(self.needed_with(least))}: take a "
             "smaller model, an optimizer with less state, or recompute activations (torch.utils.checkpoint)"
         )
 

@@ -215,7 +215,7 @@ _ELSEWHERE = (
 def _regime_finding(sweep: SweepRecords | None, rounds: Sequence[StudyFrames]) -> Finding | None:
     if sweep is not None:
         return regime_finding(sweep.frames, sweep.outcome)
-    trained = [frames for frames in rounds if len(frames.complete) and not frames.study.patience_steps]
+    trained = [frames for frames in rounds if len(frames.complete) and not frames.stops_early]
     return regime_finding(trained[-1]) if trained else None
 
 

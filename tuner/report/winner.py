@@ -107,9 +107,10 @@ def _inexact(study: StudyMaterial, record: TrialRecord) -> tuple[str, ...]:
 def _stopped(study: StudyMaterial, record: TrialRecord) -> tuple[str, ...]:
     if not record.stopped_early:
         return ()
+    patience = study.study.patience_steps
     return (
-        f"It stopped early, at step {record.step:,} of {study.study.budget.max_train_steps:,} "
-        f"(patience_steps={study.study.patience_steps:,}): what more steps would have given is not known.",
+        f"It stopped early, at step {record.step:,} of {study.study.budget.max_train_steps:,}"
+        f"{f' (patience_steps={patience:,})' if patience else ''}: what more steps would have given is not known.",
     )
 
 

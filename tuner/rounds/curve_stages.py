@@ -11,6 +11,7 @@ from tuner.analysis.questions.budget_curve import KIND, curve_name, degrees_of_f
 from tuner.budget.families import constant_then_decay
 from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
+from tuner.design.optimizers import is_known, optimizer_of
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -51,9 +52,11 @@ def curve_stages(
 ) -> tuple[CurveLength, ...]:
     """The studies that train a recorded trial's point to each length, the longest first.
 
-    shares: whether a trial may go on from the steps of another; where not, each length has the study's own schedule.
+    shares: whether a trial may go on from the steps of another; where not, each length has the study's own schedule,
+    as with an optimizer that trains under no decay.
     The first of the seeds are those the trial had, so that what it left is used. Raises DeclarationError.
     """
+    shares = shares and not _trains_without_decay(row.study, record)
     _check(row, record, lengths, num_seeds, shares)
     grid = row.study.budget
     if max(lengths) > grid.max_train_steps:
@@ -70,6 +73,11 @@ def curve_stages(
         begins = 0 if left or not shares else schedules[length].decay_start or 0
         stages.append(CurveLength(study, tuple(trials), begins))
     return tuple(stages)
+
+
+def _trains_without_decay(study: Study, record: TrialRecord) -> bool:
+    optimizer = str(record.point.get("optimizer", study.optimizer))
+    return is_known(optimizer) and bool(optimizer_of(optimizer).only_constant)
 
 
 def priced_stages(session: Session, stages: Sequence[CurveLength]) -> list[Plan]:

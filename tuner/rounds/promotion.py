@@ -10,7 +10,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 
 from tuner.analysis.round_frames import round_frames, round_rows
-from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.study_frames import StudyFrames, ranked_results, ranked_trials
 from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened, transfer_report, trunk_steps
@@ -24,6 +24,7 @@ from tuner.design.round import Round
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.errors import DeclarationError
 from tuner.records import TrialRecord
 from tuner.rounds.launch import Session, known_promises, required_round, started_study
 from tuner.rounds.plan import round_name, schedule_of, trial_at, words_of_updates
@@ -75,9 +76,11 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     frames = round_frames(session.ledger, session.name, before)
     best = chosen_trials(frames, declared.promote or 1)
     chosen = [records[trial] for trial in _as_started(session, number, best, records)]
+    started = started_study(session, round_name(number))  # one that was begun keeps as many as it did
     study = replace(
         rows[-1].study,
         name=round_name(number),
+        keep_best=started.study.keep_best if started else session.campaign.keep_best,
         goal=declared.goal,
         budget=session.campaign.budget(max_train_steps),
         optimizer=session.campaign.optimizer,
@@ -268,6 +271,14 @@ def chosen_trials(frames: StudyFrames, count: int) -> list[int]:
         if others and not set(others) & set(chosen):
             chosen = [chosen[0], others[0], *chosen[1 : count - 1]]
     return chosen
+
+
+def best_trial(session: Session, number: int) -> int:
+    """The best trial of a round, one that stopped early too. Raises DeclarationError where none is complete."""
+    ranked = ranked_results(round_frames(session.ledger, session.name, number))
+    if ranked.empty:
+        raise DeclarationError(f"round {number} has no complete trial yet; give --round, or train it first")
+    return int(ranked["trial"].iloc[0])
 
 
 def study_around(study: Study, winner: Point) -> Study:

@@ -22,7 +22,7 @@ from tuner.records.budget_origin import BudgetOrigin
 from tuner.records.conclusions import StabilityStudies
 from tuner.rounds.launch import Plan, Session, known_promises, launch_study, plan_study
 from tuner.rounds.plan import trial_at
-from tuner.rounds.promotion import chosen_trials
+from tuner.rounds.promotion import best_trial
 from tuner.storage.studies import StudyRow
 
 ABOVE = (2.0, 5.0, 10.0)  # [S] multiples of the best rate (B36)
@@ -181,11 +181,7 @@ def stability_plan(
     Raises DeclarationError and StorageError where that is not possible.
     """
     place = _last_concluded(session) if number is None else number
-    if trial is None:
-        best = chosen_trials(round_frames(session.ledger, session.name, place), 1)
-        if not best:
-            raise DeclarationError(f"round {place} has no complete trial yet; give --round, or train it first")
-        trial = best[0]
+    trial = best_trial(session, place) if trial is None else trial
     row, record = row_of_trial(session.ledger, session.name, place, trial)
     _check(session, row, record)
     return StabilityPlan(row, record, asked, traced=not session.loaded.trains_itself)
@@ -253,7 +249,7 @@ def _last_concluded(session: Session) -> int:
 
 def _concluded(session: Session) -> Iterator[int]:
     for number in reversed(main_rounds(session.ledger, session.name)):
-        if len(round_frames(session.ledger, session.name, number).complete):
+        if len(round_frames(session.ledger, session.name, number).selectable):
             yield number
 
 

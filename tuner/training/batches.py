@@ -263,8 +263,9 @@ class TrainingBatches:
         self._readers.most, self._readers.repeated = trials, repeated
 
     def rewind(self) -> None:
-        """The trials go on elsewhere: what is loaded ahead is dropped."""
+        """The trials go on elsewhere: what is loaded ahead is dropped, and what a loss may have written into."""
         self._readers.forget()
+        self._epoch = -1
 
     def _of_dataset(self, step: int, part: int) -> Any:
         split, loading = self.split, self.split.loading

@@ -155,11 +155,21 @@ def weights_as_file(
 
     `about`: what else the header says.
 
-    Raises what safetensors raises for a tensor that it cannot hold.
+    Raises what safetensors raises for a tensor that it cannot hold, RuntimeError where memory ends.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
+    _check_room(sum(one.nbytes for one in tensors.values()))
     header = {**(header_of(left_out, frozen) or {}), **(about or {})}
     return safetensors.torch.save(tensors, metadata=header or None)
+
+
+def _check_room(size: int) -> None:
+    """Raise RuntimeError where safetensors could not make a file of so many bytes: its own allocator ends the process.
+
+    It makes the file once for itself and once for Python. Memory that nothing is written to costs nothing.
+    """
+    if size >= LARGE_FILE:
+        torch.empty(2 * size, dtype=torch.uint8)
 
 
 def weights_in(content: bytes) -> dict[str, torch.Tensor]:
@@ -167,6 +177,7 @@ def weights_in(content: bytes) -> dict[str, torch.Tensor]:
     return safetensors.torch.load(content)
 
 
+LARGE_FILE = 2**24  # bytes of a file of weights for which memory may be missing
 KEPT_FILE = "file:"  # of a tensor's name that holds the bytes of a file, which a training wrote itself
 
 

@@ -4,7 +4,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -43,18 +43,12 @@ class Fetcher:
         What a user's `collate` draws is a function of the seed and the first index. Leaves the global generators
         anywhere; see `undisturbed`.
         """
-        threads = torch.get_num_threads()
-        if threads > 1:  # as in a loading process: some sums depend on it
-            torch.set_num_threads(1)
-        try:
+        with _as_in_a_loading_process(self._device.type):
             examples = self.examples(indices, seed)
             if self.collate is None:
                 return collated(examples)
             seed_global_generators(batch_seed(seed, indices[0]), self._device)
             batch = self.collate(examples)
-        finally:
-            if threads > 1:
-                torch.set_num_threads(threads)
         if batch is None:
             raise WorkloadError(f"collate returned None for {len(examples)} examples; return the batch")
         return batch
@@ -115,6 +109,23 @@ class Fetcher:
             return self.dataset.__getitems__(list(indices))  # type: ignore[no-any-return]
         dataset = self.dataset
         return [dataset[index] for index in indices]
+
+
+@contextmanager
+def _as_in_a_loading_process(device_type: str) -> Iterator[None]:
+    """With one thread, on which some sums depend, and out of the autocast that metrics are computed in."""
+    threads = torch.get_num_threads()
+    casting = [kind for kind in {"cpu", device_type} if torch.is_autocast_enabled(kind)]
+    if threads > 1:
+        torch.set_num_threads(1)
+    try:
+        with ExitStack() as outside:
+            for kind in casting:
+                outside.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.names import Name
+from tuner.design.other_words import instead_of
 from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
@@ -88,7 +89,9 @@ def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
     asked.known.add(("unread", study.name))
     names = unread(setup, trial)
     for name in names:
-        _log.warning("nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name)
+        written = instead_of(Name.of(name).short)
+        hint = f"write {written}" if written else "misspelt?"
+        _log.warning("nothing reads the hyperparameter %s of %s: it changes nothing; %s", name, study.name, hint)
     return names
 
 

@@ -60,7 +60,7 @@ class LossScale:
 
     def _unscaled(self, loss: torch.Tensor, parameters: Iterable[torch.Tensor]) -> bool:
         gradients = [_real(dense_values(one.grad)) for one in parameters if one.grad is not None]
-        found = torch.zeros(1, device=loss.device)
+        found = torch.zeros(1, dtype=torch.float32, device=loss.device)  # whatever torch's default is
         if gradients:
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.full_like(found, 1 / self.value))
         return not bool((found > 0) & torch.isfinite(loss))
@@ -100,10 +100,10 @@ class Untouched:
     """What a loss may write into, as it is before a pass, so that a skipped update leaves it as it was.
 
     These are buffers and extra state, and parameters: a teacher that follows the student, weights that are clipped.
-    Parameters are copied only where something writes into them.
+    Parameters are copied only where something writes into them; or at once where they have to stay in their place.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, *, in_place: bool = False) -> None:
         self._model = model
         self._buffers = [
             (module, name, buffer, None if buffer is None else buffer.clone())
@@ -111,7 +111,8 @@ class Untouched:
             for name, buffer in module._buffers.items()
         ]
         self._extra = {name: one.clone() for name, one in extra_state_of(model).items()}
-        self._parameters = [(one, kept_as_it_is(one)) for one in model.parameters()]
+        keep = torch.Tensor.clone if in_place else kept_as_it_is
+        self._parameters = [(one, keep(one.detach())) for one in model.parameters()]
 
     def put_back(self) -> None:
         """As it was."""

@@ -21,6 +21,7 @@ from tuner.training.settings import Profile
 
 NO_PACKAGES: Mapping[str, str] = MappingProxyType({})
 _NO_SUCH_KERNEL = ".*does not have a deterministic implementation.*"
+_HALF = ("avx512_bf16", "amx_tile", "amx_fp16")  # of a processor; sums in bf16 and fp16 have another order in each
 _DRIVER_FILES = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/version"))
 
 
@@ -113,6 +114,8 @@ def numerics(
         }
         if declared:
             known |= {"matmul_precision": "declared", "convolution_precision": "declared"}
+    elif declared:
+        known["half"] = [name for name in _HALF if getattr(torch.cpu, f"_is_{name}_supported")()]
     if packages:
         known["packages"] = dict(packages)
     return Numerics.of(known)

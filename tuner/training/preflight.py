@@ -16,6 +16,7 @@ from statistics import median
 import torch
 
 from tuner.design.trial import Trial
+from tuner.design.words import misplaced
 from tuner.design.workload import misspelt
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price, StepMemory
@@ -40,7 +41,7 @@ from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
 from tuner.training.slices_look import look_at_slices
 from tuner.training.split_metrics import nearest
-from tuner.training.step_memory import advice_for, foreseen_memory, is_too_much, memory_of_update
+from tuner.training.step_memory import foreseen_memory, is_too_much, memory_of_update
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
@@ -71,7 +72,7 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
             if (memory := _foreseen(run)) is not None and is_too_much(run, memory):
                 logger.warning(
                     "the first point needs more memory than there is, so nothing was tried with it: %s",
-                    advice_for(run, memory),
+                    memory.advice(type(setup.workload).__name__),
                 )
                 return
             try_update(run)
@@ -192,9 +193,11 @@ def _tried_split_metrics(
 
 
 def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
-    """Say what is declared and not used: misspelt hooks, and a model's own optimizers, as Lightning has them."""
+    """Say what is declared and not used: misspelt hooks, words of other tools, and a model's own optimizers."""
+    owner = type(setup.workload).__name__
+    for name, written in misplaced(setup.workload).items():
+        logger.warning("nothing reads %s.%s; write %s. Rename it if it is your own", owner, name, written)
     for name, meant in misspelt(setup.workload).items():
-        owner = type(setup.workload).__name__
         logger.warning("nothing reads %s.%s; did you mean %s? Rename it if it is your own", owner, name, meant)
     with callers_generators_restored(setup.device):
         model = build_model(setup, trial)
@@ -258,7 +261,9 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     with callers_generators_restored(setup.device), setup.loading():
         run = TrialRun(setup, trial)
         if (memory := _foreseen(run)) is not None and is_too_much(run, memory):
-            raise WorkloadError(f"there is no price for what cannot be trained here: {advice_for(run, memory)}")
+            raise WorkloadError(
+                f"there is no price for what cannot be trained here: {memory.advice(type(setup.workload).__name__)}"
+            )
         fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
         if run.compiler:

@@ -9,6 +9,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,38 +81,53 @@ def _as_one(run: TrialRun, numbers: Sequence[int]) -> Any:
     return run.batches.split.take(torch.cat([indices for indices, _ in wanted]), wanted[0][1])
 
 
+@dataclass(frozen=True, slots=True)
+class _Gradients:
+    """Of two slices and of both as one batch; float64, in a row."""
+
+    slices: Sequence[torch.Tensor]
+    whole: torch.Tensor
+
+    def apart(self, by: Sequence[float], shares: Sequence[float]) -> float:
+        """How far the slices times `by` are from the batch, beside what the slices add up to by their shares."""
+        scale = sum(share * float(one.norm()) for share, one in zip(shares, self.slices, strict=True))
+        return float((by[0] * self.slices[0] + by[1] * self.slices[1] - self.whole).norm()) / scale if scale else 0.0
+
+    @property
+    def fitting(self) -> list[float]:
+        """The two factors with which the slices come nearest to the batch."""
+        found = torch.linalg.lstsq(torch.stack(list(self.slices), 1), self.whole[:, None])
+        return [float(one) for one in found.solution.flatten()]
+
+
 def _difference(run: TrialRun, model: torch.nn.Module, batches: Sequence[Any], shares: Sequence[float]) -> str:
-    """What makes the gradient of two slices another than that of the batch; "" where it is the same, or random."""
-    *slices, whole = batches
-    losses = {float(_loss(run, copy.deepcopy(model), whole, seed).detach()) for seed in (1, 2)}
+    """What makes the gradient of two slices another than that of the batch; "" where it is the same, or random.
+
+    Where there are batch norms, what they do is told apart from the rest: that is compared with them at rest.
+    """
+    losses = {float(_loss(run, copy.deepcopy(model), batches[-1], seed).detach()) for seed in (1, 2)}
     if len(losses) > 1:
         return ""  # it draws random numbers besides dropout, so that there is nothing to compare
-    found = [_gradient(run, model, batch) for batch in slices]
-    wanted = _gradient(run, model, whole)
-    scale = sum(share * float(one.norm()) for share, one in zip(shares, found, strict=True))
-
-    def apart(by: Sequence[float]) -> float:
-        return float((by[0] * found[0] + by[1] * found[1] - wanted).norm()) / scale
-
-    if not scale or not apart(shares) > APART:
+    found = _gradients(run, model, batches)
+    if not found.apart(shares, shares) > APART:
         return ""
-    by_norms = _because_of_batch_norm(run, model, batches, shares)
-    if by_norms:
-        return by_norms
-    fitting = _fitting(found, wanted)
-    return _because_of_weight(run, shares, fitting) if apart(fitting) <= APART else _across(run, apart(shares))
-
-
-def _because_of_batch_norm(
-    run: TrialRun, model: torch.nn.Module, batches: Sequence[Any], shares: Sequence[float]
-) -> str:
     norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
-    if not norms:
-        return ""
-    first, last, whole = (_gradient(run, model, batch, norms_at_rest=True) for batch in batches)
-    scale = shares[0] * float(first.norm()) + shares[1] * float(last.norm())
-    if float((shares[0] * first + shares[1] * last - whole).norm()) > APART * scale:
-        return ""
+    by_norms = ""
+    if norms:
+        at_rest = _gradients(run, model, batches, norms_at_rest=True)
+        by_norms = "" if torch.equal(found.whole, at_rest.whole) else _because_of_norms(run, norms)
+        if not at_rest.apart(shares, shares) > APART:
+            return by_norms
+        found = at_rest
+    fitting = found.fitting
+    if found.apart(fitting, shares) <= APART:
+        told = _because_of_weight(run, shares, fitting)
+    else:
+        told = _across(run, found.apart(shares, shares))
+    return f"{told}. Besides, {by_norms}" if by_norms else told
+
+
+def _because_of_norms(run: TrialRun, norms: Sequence[str]) -> str:
     return (
         f"batch norms ({', '.join(norms[:3])}) take their statistics from each slice of {run.batches.slice_size} "
         f"examples, and not from the batch of {run.batches.batch_size}. That trains, too (ghost batch norm); with "
@@ -140,9 +156,11 @@ def _across(run: TrialRun, apart: float) -> str:
     )
 
 
-def _fitting(found: Sequence[torch.Tensor], wanted: torch.Tensor) -> list[float]:
-    """The two factors with which the slices' gradients come nearest to that of the batch."""
-    return [float(one) for one in torch.linalg.lstsq(torch.stack(list(found), 1), wanted[:, None]).solution.flatten()]
+def _gradients(
+    run: TrialRun, model: torch.nn.Module, batches: Sequence[Any], *, norms_at_rest: bool = False
+) -> _Gradients:
+    *slices, whole = (_gradient(run, model, batch, norms_at_rest=norms_at_rest) for batch in batches)
+    return _Gradients(slices, whole)
 
 
 def _gradient(run: TrialRun, model: torch.nn.Module, batch: Any, *, norms_at_rest: bool = False) -> torch.Tensor:

@@ -17,7 +17,7 @@ from tuner.training.allocations import allocated, bytes_of
 from tuner.training.averages import Averages
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot_bytes
-from tuner.training.containers import leaves
+from tuner.training.containers import leaves, taken_apart
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.memory import free_bytes, reachable_bytes
 from tuner.training.optimizers import kept_bytes, state_bytes
@@ -78,8 +78,8 @@ def foreseen_memory(run: Measurable) -> StepMemory:
     split = run.setup.data.training
     small = min(size, max(FEWEST, size // PORTION))
     large = min(2 * small, size)
-    _tried(run, update, split.some(small)[0])  # makes what stays
-    one, other = (_tried(run, update, split.some(count)[0]) for count in (small, large))
+    _tried(run, update, _cut_off(split.some(small)[0]))  # makes what stays
+    one, other = (_tried(run, update, _cut_off(split.some(count)[0])) for count in (small, large))
     gradients = _gradient_bytes(run)
     activations, working = (
         _on_a_line((small, mine), (large, more), size) for mine, more in zip(one, other, strict=True)
@@ -90,6 +90,14 @@ def foreseen_memory(run: Measurable) -> StepMemory:
     found = _memory(run, batch, (gradients, activations, peak), size, grown)
     _clear(run)
     return found
+
+
+def _cut_off(batch: Any) -> Any:
+    """The batch without the graphs that its tensors may hang on: the first update reports those, and needs them."""
+    if not any(isinstance(one, torch.Tensor) and one.requires_grad for one in leaves(batch)):
+        return batch
+    parts, form = taken_apart(batch)
+    return form.filled(iter([one.detach() if isinstance(one, torch.Tensor) else one for one in parts]))
 
 
 def is_too_much(run: Measurable, memory: StepMemory) -> bool:
@@ -188,12 +196,6 @@ def _clear(run: Measurable) -> None:
         parameter.grad = None
 
 
-def advice_for(run: Measurable, memory: StepMemory) -> str:
-    """What to write where a trial of this workload does not fit."""
-    workload = run.setup.workload
-    return memory.advice(type(workload).__name__, slices=workload.slices is not None)
-
-
 def out_of_memory_words(run: Measurable) -> str:
     """What an update of a trial needs, how much is free, and what to write; "" where that cannot be found out.
 
@@ -203,5 +205,5 @@ def out_of_memory_words(run: Measurable) -> str:
     _clear(run)
     gc.collect()
     with suppress(Exception), callers_generators_restored(run.setup.device), left_as_it_was(workload):
-        return advice_for(run, foreseen_memory(run))
+        return foreseen_memory(run).advice(type(workload).__name__)
     return ""

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tuner.training.compiled import compiled_loss, compiled_parts
 from tuner.training.compiler import plain_step
 from tuner.training.host_generators import HOST
 from tuner.training.loss_scale import LossScale, Untouched
@@ -102,6 +103,9 @@ class Update:
         self.totals: dict[int, torch.Tensor] = {}  # by step, sums of weights that are on a device and not looked at
         self._groups = optimizer.param_groups
         self._step = plain_step(optimizer)
+        # Compiled kernels may be recorded with the addresses of parameters.
+        loss = setup.workload.loss
+        self._is_compiled = scale is not None and (compiled_loss(loss) is not None or any(compiled_parts(model)))
 
     def make(
         self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool
@@ -113,7 +117,7 @@ class Update:
         None alone for an update that was skipped: all but the scale is as before, and the same step comes next.
         `host_draws`: an earlier step drew from Python's or NumPy's generators, so they are seeded for this one.
         """
-        before = None if self.scale is None else Untouched(self.model)
+        before = None if self.scale is None else Untouched(self.model, in_place=self._is_compiled)
         loss = self.differentiate(batch, point, step, host_draws=host_draws)
         settle_sparse(self.optimizer, self.parameters)
         if self.scale is not None and before is not None and not self.scale.made(loss, self.parameters, step):

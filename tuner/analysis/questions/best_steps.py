@@ -162,7 +162,7 @@ def shorter_budget(table: pd.DataFrame, budget: int) -> int:
 
 def _verdict(frames: StudyFrames, found: _Steps) -> tuple[str, str]:
     known = found.curves.resolved
-    if frames.study.patience_steps:
+    if frames.stops_early:
         return "inconclusive", stopping_words(frames)
     missing = unresolved(found.curves) or too_little_evidence(int(known.sum()), found.curves.steps.size)
     if missing is not None:
@@ -257,7 +257,7 @@ def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> 
     if verdict == "ok":
         keep = f"Keep {study.length_in_words}."
         return f"{keep} To be sure, retrain trial {table['trial'].iloc[0]} with a later decay." if weak else keep
-    return WITHOUT_STOPPING if study.patience_steps else _missing(found, budget)
+    return WITHOUT_STOPPING if frames.stops_early else _missing(found, budget)
 
 
 def _missing(found: _Steps, budget: int) -> str:

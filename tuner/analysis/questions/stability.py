@@ -189,8 +189,9 @@ def _action(records: StabilityRecords, unstable: pd.Series) -> str:
     if limit != records.clip_norm:
         what = f"half of the present {records.present_clip:.2g}"
     return (
-        f"{why}Write clip_norm=fixed({limit:.2g}) in the SearchSpace, {what}, and run tuner stability again; halve it "
-        f"where training is still unstable (B38). After that {then}."
+        f"{why}Write clip_norm=fixed({limit:.2g}), {what}, in the SearchSpace of a new Round, train it (tuner run "
+        "STUDY_FILE), and run tuner stability again; halve it where training is still unstable (B38). After that "
+        f"{then}."
     )
 
 
@@ -202,12 +203,11 @@ def _has_warmups(records: StabilityRecords) -> bool:
 def _write_warmup(records: StabilityRecords, warmup: int) -> str:
     base = float(records.by_warmup.iloc[0]["rate"])
     before = records.max_train_steps - records.present_warmup
-    searched = any(one.short_name == "warmup_steps" for one in records.study.hyperparameters)
-    line = f"warmup_steps=fixed({warmup}) in the SearchSpace" if searched else f"warmup_steps={warmup} in Campaign"
     return (
-        f"Write {line} and max_train_steps={before + warmup} in a new Round whose learning rates reach {base:.2g}: the "
-        f"warmup stands before the present schedule ({before:,} + {warmup:,} = {before + warmup:,} steps). Then "
-        "compare its best trial with the present one: tuner run STUDY_FILE (B37)."
+        f"Write warmup_steps=fixed({warmup}) in the SearchSpace of a new Round whose learning rates reach {base:.2g}, "
+        f"and max_train_steps={before + warmup}: the warmup stands before the present schedule ({before:,} + "
+        f"{warmup:,} = {before + warmup:,} steps). Then compare its best trial with the present one: tuner run "
+        "STUDY_FILE (B37)."
     )
 
 
