@@ -91,6 +91,58 @@ def test_what_diverges_has_risen_before_and_what_stays_where_it_was_is_stuck(kno
     assert signs_of(flat, best).sign == "stuck"
 
 
+def hard_batches(seed, excess=0.0, *, steps=500, share=0.1, height=3.0, own=0.02):
+    """From 2.3 to 0.3; one batch in ten is harder by more than the whole gain, the same ones for the same seed."""
+    generator = np.random.default_rng(seed)
+    hard = height * (generator.random(steps) < share)
+    trend = 0.3 + 2.0 * np.exp(-np.arange(steps) * 5.0 / steps)
+    return curve(trend + hard + own * generator.standard_normal(steps) + excess)
+
+
+@pytest.mark.parametrize("steps", [60, 500, 2000])
+def test_a_few_batches_that_are_much_harder_are_no_instability(steps):
+    shown = 0
+    for seed in range(20):
+        best = [hard_batches((seed, one), steps=steps) for one in range(3)]
+        against = yardstick(best)
+        above = [hard_batches((seed, one), steps=steps, own=0.05) for one in range(3)]
+        signs = [signs_of(one, against, beside).sign for one, beside in zip(above, best, strict=True)]
+        shown += sum(map(bool, signs)) > 1
+        shown += against.falls and sum(bool(signs_of(one, against).sign) for one in best) > 1
+    assert shown == 0
+
+
+def test_a_rise_among_hard_batches_is_seen_all_the_same():
+    late = 2.0 * (np.arange(500) >= 300)
+    best = [hard_batches(seed) for seed in range(20)]
+    against = yardstick(best)
+    found = [signs_of(hard_batches(seed, late), against, best[seed]) for seed in range(20)]
+    assert [one.sign for one in found] == ["sudden"] * 20
+    assert {one.onset for one in found} == {301}
+
+
+def test_a_loss_that_rises_where_the_trial_beside_it_does_shows_the_data_and_not_the_rate(known):
+    generator, best = known
+    beside = falling(generator, bump=0.6)
+    assert signs_of(falling(generator, bump=0.6), best, beside).sign == ""
+    assert signs_of(falling(generator, bump=1.2), best, beside).sign == "sudden"
+
+
+def test_what_a_large_weight_decay_undoes_slowly_is_no_sudden_rise(known):
+    generator, best = known
+    for height in (0.3, 0.6):
+        losses = falling(generator).losses + height * STEPS / STEPS[-1]
+        assert signs_of(curve(losses), best).sign == ""
+
+
+def test_a_noisier_loss_at_a_higher_rate_is_no_rise():
+    """In a short study the blocks are single losses, and the noise grows with the rate."""
+    generator, trend = np.random.default_rng(3), 0.3 + 2.0 * np.exp(-np.arange(60) / 12.0)
+    best = yardstick([curve(trend + 0.02 * generator.standard_normal(60)) for _ in range(3)])
+    noisy = [signs_of(curve(trend + 0.2 * generator.standard_normal(60)), best).sign for _ in range(40)]
+    assert sum(map(bool, noisy)) <= 1
+
+
 def test_unit_and_level_of_the_loss_do_not_matter(known):
     generator, _ = known
     best, risen = [falling(generator) for _ in range(3)], falling(generator, bump=0.4)

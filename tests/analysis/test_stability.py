@@ -82,8 +82,8 @@ def test_the_shortest_warmup_without_a_rise_is_written_before_the_schedule():
     assert found.verdict == "warmup_helps"
     assert "A warmup of 1,000 steps to 0.5 is stable; 10, 100 are too short." in found.summary
     assert (
-        "Write warmup_steps=1000 in Campaign and max_train_steps=11000 in a new Round whose learning rates reach 0.5"
-        in (found.action)
+        "Write warmup_steps=fixed(1000) in the SearchSpace of a new Round whose learning rates reach 0.5, and "
+        "max_train_steps=11000: the warmup stands before the present schedule" in (found.action)
     )
     assert "(10,000 + 1,000 = 11,000 steps)" in found.action
     assert any("10% of the 10,000 steps: above 5% the budget may have to grow" in note for note in found.caveats)
@@ -96,7 +96,8 @@ def test_a_warmup_that_is_there_is_replaced_and_a_searched_one_is_fixed():
     space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), warmup_steps=log_uniform(1, 50))
     some = [*EARLY, *of_seeds(warm, None, None, None, steps=400)]
     found = stability_finding(records(*some, present=50, space=space))
-    assert "Write warmup_steps=fixed(400) in the SearchSpace and max_train_steps=10350" in found.action
+    assert "Write warmup_steps=fixed(400) in the SearchSpace of a new Round" in found.action
+    assert "max_train_steps=10350" in found.action
     assert not any("may have to grow" in note for note in found.caveats), "4 % of the budget"
 
 
@@ -124,6 +125,17 @@ def test_more_than_half_clipped_makes_the_learning_rate_the_lever(share, lever):
     assert lever in found.action
 
 
+def test_a_limit_that_is_there_is_halved_and_not_loosened():
+    """The 90th percentile of the last half, 0.95, is above the limit 0.5 of the trial."""
+    told = replace(records(*LATE, norms=[SMALL]), present_clip=0.5)
+    assert (
+        "Write clip_norm=fixed(0.25), half of the present 0.5, in the SearchSpace of a new Round"
+        in stability_finding(told).action
+    )
+    looser = replace(told, present_clip=2.0)
+    assert "Write clip_norm=fixed(0.95), the 90th percentile" in stability_finding(looser).action
+
+
 def test_norms_after_the_rise_do_not_count():
     late = [*CALM, *of_seeds(trial, 51, 51, 51, multiple=5.0)]
     high = norms_of(5.0, np.where(np.arange(100) < 50, 0.1, 1e6))
@@ -143,6 +155,16 @@ def test_the_best_rate_itself_may_be_unstable_and_is_told():
     found = stability_finding(records(*rows, against=None))
     assert found.verdict == "unstable"
     assert "At the best learning rate itself, 0.01, training diverges, from step 4 on (3 of 3 seeds)." in found.summary
+
+
+def test_a_rise_at_the_best_rate_that_no_higher_one_makes_worse_is_told_as_one_of_the_data():
+    risen = of_seeds(trial, 300, 300, 300, multiple=1.0)
+    found = stability_finding(records(*risen, *of_seeds(trial, None, None, None, multiple=10.0)))
+    assert found.verdict == "stable"
+    assert any("its reason is in the data, or their order" in one for one in found.caveats)
+    worse = stability_finding(records(*risen, *of_seeds(trial, 11, 11, 11, multiple=10.0)))
+    assert worse.verdict == "unstable"
+    assert "At the best learning rate itself" in worse.summary
 
 
 @pytest.mark.parametrize(

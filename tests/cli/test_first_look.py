@@ -129,8 +129,9 @@ def test_the_first_trial_of_each_optimizer_is_tried(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "tuner.training.inspection.check_workload", lambda setting, trial: tried.append(trial.point["optimizer"])
     )
-    session = SimpleNamespace(name="w", loaded=loaded(Tiny(), tmp_path), ledger=SimpleNamespace(campaigns=list))
-    points = [Point.of({"optimizer": name}) for name in ("sgd", "sgd", "adamw", "sgd")]
+    here, nothing = loaded(Tiny(), tmp_path), SimpleNamespace(campaigns=list)
+    session = SimpleNamespace(name="w", loaded=here, ledger=nothing, campaign=SimpleNamespace(workload=here.workload))
+    points = [Point.of({"optimizer": name, "learning_rate": 0.1}) for name in ("sgd", "sgd", "adamw", "sgd")]
     study = tiny_study(space=BOTH)
     assert check_study(session, study, [trial_at(study, 0, point, "by hand") for point in points]).finite
     assert tried == ["sgd", "adamw"]

@@ -126,6 +126,13 @@ def test_questions_about_steps_are_not_answered_by_it(here):
     assert "stopped early" in here("best-steps", "passing").out + here("best-steps", "passing").err
 
 
+@pytest.mark.parametrize("kind", ["best-steps", "transfer", "best-of-n", "isolation"])
+def test_a_plot_of_whole_budgets_says_that_there_are_none(here, kind):
+    told = here("plot", kind, "passing", "--round", "2")
+    assert told.code != 0
+    assert "trained its whole budget" in told.err or "trained their whole budget" in told.err
+
+
 @pytest.mark.parametrize("command", ["budget-curve", "stability"])
 def test_what_is_trained_around_the_best_trial_takes_it_though_it_stopped_early(here, command):
     told = json.loads(here("best", "passing", "-f", "json").out)

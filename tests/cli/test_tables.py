@@ -5,12 +5,14 @@ import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from rich.console import Console
 from support.study_files import write_study
 
+from tuner.cli.launch import _table_of_plans
 from tuner.cli.tables import fitting, natural_width, table_of
 
 FRAME = pd.DataFrame({
@@ -79,3 +81,27 @@ def test_a_terminal_of_eighty_columns_shows_a_line_for_each_trial(tuner, tmp_pat
     assert [line.split()[:2] for line in text.splitlines()[1:4]] == [[str(n), "complete"] for n in range(3)], text
     assert "best_value" in text
     assert "no room for " in text
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(160, []), (100, ["ms/step", "ms/evaluation"]), (85, ["ms/step", "ms/evaluation", "epochs"])],
+)
+def test_a_plan_leaves_out_columns_before_it_cuts_names_and_numbers(monkeypatch, width, left_out):
+    name = "stability-round-2-trial-2-warmup-56-to-20x"
+    study = SimpleNamespace(
+        name=name, budget=SimpleNamespace(max_train_steps=12_345), steps_per_epoch=15, in_epochs=lambda steps: "823"
+    )
+    plan = SimpleNamespace(
+        study=study, trials=range(12), steps=148_140, saved_steps=0, seconds=3.0, checkpoint_bytes=408_600,
+        price=SimpleNamespace(step_ms=0.77, evaluation_ms=8.21),
+    )  # fmt: skip
+    monkeypatch.setattr("tuner.cli.launch.console", lambda: Console(width=width))
+    table = _table_of_plans([plan])
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    head, row, *rest = out.getvalue().splitlines()
+    assert rest == []
+    assert name in row
+    assert "12,345" in row
+    assert [one for one in ("ms/step", "ms/evaluation", "epochs") if one not in head] == left_out

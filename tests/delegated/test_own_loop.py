@@ -241,7 +241,7 @@ def test_compiled_and_averaged_models_schedulers_scalers_and_metrics_are_kept(tm
     assert update.state is State.COMPLETE, update.reason
     best = next(one for one in update.checkpoints if one.kind == "best")
     names = read_weights(tmp_path / "whole", best)
-    assert {"model._orig_mod.0.weight", "average.module.0.weight", "average.n_averaged"} <= names.keys()
+    assert {"model.0.weight", "average.module.0.weight", "average.n_averaged"} <= names.keys()
     for question in (1, 8, 16):
         recorder = MemoryRecorder()
         train_loop(setup_for(KeepsMuch(), tmp_path / str(question), stop=StopAt(question)), recorder, TRIAL)

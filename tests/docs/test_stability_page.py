@@ -25,7 +25,8 @@ def test_the_numbers_of_the_page_are_those_of_the_program():
         "then twice as many steps",
         "up to a tenth of the budget",
         f"the means of {loss_rises.BLOCKS} parts",
-        f"more than {loss_rises.RISE:g} of the gain above its lowest value, for {loss_rises.STRETCH} parts in a row",
+        f"more than {loss_rises.RISE:g} of the gain above the lowest of the {loss_rises.SPAN} parts before, for "
+        f"{loss_rises.STRETCH} parts in a row",
         f"less than {loss_rises.RISE:g} of what it falls at the best rate",
         f"more than {loss_rises.SURE:g} standard deviations",
         f"more than {100 * LONG:g} % of the budget",

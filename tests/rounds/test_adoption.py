@@ -61,14 +61,17 @@ def test_a_round_is_trained_as_its_campaign_says_now_and_not_compared_with_anoth
     file = write_study(tmp_path, trials=2, steps=20)
     with session_for(load_campaign(file)[1], tmp_path) as session:
         launched(session)
-    file = write_study(tmp_path, trials=2, steps=20, more=f"{word}={value!r},")
+    file = write_study(tmp_path, trials=2, steps=20, more=f"{word}={value!r}, keep_best=2,")
     with session_for(load_campaign(file)[1], tmp_path) as session:
         made = prepared_round(session, 2)
-        assert getattr(made.study, word) == value
+        assert (getattr(made.study, word), made.study.keep_best) == (value, 2)
         launch_study(session, made.study, made.trials)
         one, other = sides(session, ("2/0", "1/0"))
         with pytest.raises(DeclarationError, match=rf"2/0 and round-1/0 differ in {word} \({value} and {told}\)"):
             contest(session, one, other, 2)
+    file = write_study(tmp_path, trials=2, steps=20, more=f"{word}={value!r}, keep_best=3,")
+    with session_for(load_campaign(file)[1], tmp_path) as session:
+        assert prepared_round(session, 2).study == made.study, "a round that was begun goes on as it was"
 
 
 def test_an_interrupted_contest_goes_on_and_more_replicates_extend_it(campaign, tmp_path):

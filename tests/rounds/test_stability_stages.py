@@ -203,7 +203,8 @@ def test_a_planted_instability_is_found_with_its_shortest_warmup(planted):
     assert (found.finding.verdict, found.warmup_steps, found.finding.needs_action) == ("warmup_helps", 500, True)
     assert "A warmup of 500 steps to " in found.finding.summary
     assert "12, 40, 150 are too short" in found.finding.summary
-    assert "Write warmup_steps=500 in Campaign and max_train_steps=800 in a new Round" in found.finding.action
+    assert "Write warmup_steps=fixed(500) in the SearchSpace of a new Round" in found.finding.action
+    assert "max_train_steps=800" in found.finding.action
     assert "(300 + 500 = 800 steps)" in found.finding.action
     assert any("above 5% the budget may have to grow" in note for note in found.finding.caveats)
     assert found.failures == ()

@@ -222,7 +222,8 @@ def test_a_trial_that_runs_out_of_memory_says_what_it_needs_and_what_would_fit(t
 
 
 def test_too_little_memory_is_said_before_anything_is_tried(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(step_memory, "free_bytes", lambda device: 20_000)
+    for known in ("free_bytes", "reachable_bytes"):
+        monkeypatch.setattr(step_memory, known, lambda device: 20_000)
     study = tiny_study(batch_size=BATCH)
     setup, trial = setting_for(study, tmp_path, Mlp()), planned_trials(study)[0]
     check_workload(setup, trial)
@@ -231,6 +232,67 @@ def test_too_little_memory_is_said_before_anything_is_tried(tmp_path, monkeypatc
     )
     with pytest.raises(WorkloadError, match="no price for what cannot be trained here: the step needs about"):
         measured_price(setup, trial)
+
+
+def test_swap_space_and_memory_that_can_be_freed_keep_a_study_from_being_refused(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(step_memory, "free_bytes", lambda device: 20_000)
+    monkeypatch.setattr(step_memory, "reachable_bytes", lambda device: 10**9)
+    study = tiny_study(batch_size=BATCH)
+    setup, trial = setting_for(study, tmp_path, Mlp()), planned_trials(study)[0]
+    check_workload(setup, trial)
+    assert "more memory than there is" not in caplog.text
+    found = measured_price(setup, trial).memory
+    assert found is not None
+    assert not found.fits
+
+
+class Padded(Mlp):
+    """Examples of 1 to 64 values, in one batch of the longest of them."""
+
+    batch_size = 64
+
+    def data(self):
+        lengths = [1, 1, 1, 1, 1, 1, 1, 1, 64, *[32] * 119]
+        rows = [(torch.ones(length), torch.tensor(length % 2)) for length in lengths]
+        return Splits(training=rows, validation=rows[:64])
+
+    def collate(self, examples):
+        return torch.nn.utils.rnn.pad_sequence([x for x, _ in examples], True), torch.stack([y for _, y in examples])
+
+    def model(self, point):
+        return Reader()
+
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(1, 32), nn.Linear(32, 2)
+
+    def forward(self, x):
+        return self.narrow(torch.tanh(self.wide(x.unsqueeze(-1))).mean(1))
+
+
+def test_two_portions_that_are_padded_to_other_lengths_do_not_foresee_more_than_there_will_be(tmp_path):
+    foreseen = foreseen_memory(run_of(Padded(), tmp_path))
+    run, longest = run_of(Padded(), tmp_path), torch.ones(64, 64)
+    run.model(longest)
+    with allocated(CPU) as found:
+        kept = run.model(longest)
+    del kept
+    assert found.left <= foreseen.activations <= 1.05 * found.left, "all at the largest length, and the loss"
+
+
+def test_sparse_gradients_take_what_they_hold_and_not_a_whole_table(tmp_path):
+    class Table(Mlp):
+        def data(self):
+            x = torch.arange(200) % 50
+            return Splits(training=(x, x % 2), validation=(x, x % 2))
+
+        def model(self, point):
+            return nn.Sequential(nn.Embedding(20_000, 2, sparse=True))
+
+    run = run_of(Table(), tmp_path, optimizer="sgd")
+    assert foreseen_memory(run).gradients < 0.01 * 20_000 * 2 * 4
 
 
 APART = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back to the system at once

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ class StabilityRecords:
     present_warmup: its warmup in steps. trials: one row a trial: part ("rate" or "warmup"), study, trial, rate,
     multiple (of the best rate), warmup_steps, seed, state, sign, onset (step), height. curves: one row an update:
     part, multiple, warmup_steps, seed, trial, step, loss, norm (NaN where it was not recorded).
+    present_clip: clip_norm of the point; None where it has none.
     num_rates: so many rates were planned, with num_seeds each. against: what the curves were measured against; None
     where no trial at the best rate has finite losses.
     """
@@ -49,6 +50,7 @@ class StabilityRecords:
     num_rates: int
     num_seeds: int
     against: Yardstick | None
+    present_clip: float | None = None
 
     @property
     def max_train_steps(self) -> int:
@@ -81,10 +83,21 @@ class StabilityRecords:
 
     @property
     def unstable(self) -> pd.Series | None:
-        """The lowest rate that is unstable with more than half of its seeds, as a row of `by_rate`."""
+        """The lowest rate that is unstable with more than half of its seeds, as a row of `by_rate`.
+
+        Where the loss rises at the best rate and no higher one makes that worse, the data are the reason, not the rate.
+        """
         rates = self.by_rate
         mostly = rates[rates["unstable"] > rates["seeds"] / 2]
-        return None if mostly.empty else mostly.iloc[0]
+        return None if mostly.empty or self.rises_at_all_rates else mostly.iloc[0]
+
+    @property
+    def rises_at_all_rates(self) -> bool:
+        """Whether the loss goes up at the best rate, with most seeds, and no more than that at each higher one."""
+        rates = self.by_rate
+        mostly = rates[rates["unstable"] > rates["seeds"] / 2]
+        best = len(mostly) == 1 and abs(float(mostly.iloc[0]["multiple"]) - 1.0) < SAME_RATE
+        return best and "diverged" not in str(mostly.iloc[0]["signs"]) and len(rates) == self.num_rates > 1
 
     @property
     def is_early(self) -> bool:
@@ -119,9 +132,15 @@ class StabilityRecords:
         return clip_norm_for(self.recent_norms)
 
     @property
+    def next_clip_norm(self) -> float | None:
+        """The limit to try next: `clip_norm`, or half of the present one where that is no higher (B38)."""
+        limit, present = self.clip_norm, self.present_clip
+        return limit if limit is None or present is None or present > limit else present / 2.0
+
+    @property
     def clipped_above(self) -> float | None:
-        """Of the updates at the lowest unstable rate, before it went up, the share above `clip_norm`."""
-        limit, row = self.clip_norm, self.unstable
+        """Of the updates at the lowest unstable rate, before it went up, the share above `next_clip_norm`."""
+        limit, row = self.next_clip_norm, self.unstable
         if limit is None or row is None:
             return None
         norms = self.norms(float(row["multiple"]), float(row["onset"]))
@@ -142,8 +161,9 @@ def stability_records(ledger: Ledger, campaign: str) -> StabilityRecords:
     name, trial = parts[0].study.lineage[0]
     source = ledger.study(campaign, name)
     record = ledger.trial(source.study_id, int(trial.removeprefix("trial ")))
-    return records_of(parts, source.study, f"{name} {trial}", record.point.number("learning_rate"),
-                      record.schedule.warmup_steps if record.schedule else 0)  # fmt: skip
+    warmup = record.schedule.warmup_steps if record.schedule else 0
+    found = records_of(parts, source.study, f"{name} {trial}", record.point.number("learning_rate"), warmup)
+    return replace(found, present_clip=record.point.number("clip_norm") if "clip_norm" in record.point else None)
 
 
 def records_of(
@@ -152,12 +172,13 @@ def records_of(
     """The records of a study of rates and of those of warmups."""
     traces = [_Trace(number, frames, best_rate) for number, frames in enumerate(parts)]
     rows = [row for trace in traces for row in trace.rows()]
-    reference = [row.curve for row in rows if row.part == "rate" and abs(row.multiple - 1.0) < SAME_RATE]
+    reference = [row.curve for row in rows if row.is_best_rate]
     try:
         against = yardstick(reference)
     except ValueError:
         against = None
     curves = [row.points() for row in rows]
+    beside = {row.seed: row for row in rows if row.is_best_rate}
     rates = {row.multiple for row in rows if row.part == "rate"}
     seeds = {row.seed for row in rows if row.part == "rate"}
     return StabilityRecords(
@@ -165,7 +186,7 @@ def records_of(
         study=source,
         best_rate=best_rate,
         present_warmup=present_warmup,
-        trials=pd.DataFrame([row.as_row(against) for row in rows]),
+        trials=pd.DataFrame([row.as_row(against, beside.get(row.seed)) for row in rows]),
         curves=pd.concat(curves, ignore_index=True),
         num_rates=len(rates),
         num_seeds=len(seeds),
@@ -188,14 +209,20 @@ class _Trained:
     curve: LossCurve
     norms: Array
 
-    def signs(self, against: Yardstick | None) -> Signs:
+    @property
+    def is_best_rate(self) -> bool:
+        """Whether it trained at the best rate, against which the others are measured."""
+        return self.part == "rate" and abs(self.multiple - 1.0) < SAME_RATE
+
+    def signs(self, against: Yardstick | None, beside: Self | None = None) -> Signs:
+        """beside: the trial at the best rate with the same seeds, which may be this one."""
         if against is not None and self.state in ("complete", "infeasible"):
-            return signs_of(self.curve, against)
+            return signs_of(self.curve, against, None if beside is None or self.is_best_rate else beside.curve)
         diverged = self.curve.diverged_at
         return Signs("diverged", diverged, np.inf) if diverged is not None else Signs()
 
-    def as_row(self, against: Yardstick | None) -> dict[str, object]:
-        found = self.signs(against)
+    def as_row(self, against: Yardstick | None, beside: Self | None = None) -> dict[str, object]:
+        found = self.signs(against, beside)
         return {
             "part": self.part, "study": self.study, "trial": self.trial, "rate": self.rate, "multiple": self.multiple,
             "warmup_steps": self.warmup_steps, "seed": self.seed, "state": self.state, "sign": found.sign,

@@ -1,7 +1,9 @@
 """A study as two frames, from which every question is answered, wherever the study was run."""
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -135,14 +137,18 @@ class StudyFrames:
         An average is where the weights were, so its best step is late by about as many steps.
         """
         rows = self.trials[self.trials["trial"].isin(list(trials))]
-        study, known = self.study, rows.to_dict("records")
-        optimizers = {study.optimizer, *(row.get("optimizer") for row in known)}
-        if any(is_known(one) and optimizer_of(one).averages for one in optimizers if isinstance(one, str)):
-            return True
-        names = [one.name for one in study.hyperparameters if one.short_name == EMA_STEPS]
-        fixed = [constant.value for name, constant in study.fixed if Name.of(name).short == EMA_STEPS]
-        steps = [study.ema_steps, *fixed, *(row[name] for row in known for name in names)]  # NaN: not there
-        return any(isinstance(one, int | float) and one > study.budget.evaluate_every for one in steps)
+        return any(self._average_steps(row) > self.study.budget.evaluate_every for row in rows.to_dict("records"))
+
+    def _average_steps(self, row: Mapping[Hashable, Any]) -> float:
+        """The steps over which a trial averages; infinite where its optimizer averages over all, 0 where none are."""
+        study = self.study
+        fixed = {Name.of(name): constant.value for name, constant in study.fixed}
+        optimizer = row.get("optimizer", fixed.get(Name.of("optimizer"), study.optimizer))
+        if isinstance(optimizer, str) and is_known(optimizer) and optimizer_of(optimizer).averages:
+            return math.inf
+        own = [value for name, value in fixed.items() if name.short == EMA_STEPS and name.branch in ("", optimizer)]
+        steps = [study.ema_steps, *own, *(row[h.name] for h in study.hyperparameters if h.short_name == EMA_STEPS)]
+        return max((one for one in steps if isinstance(one, int | float) and one > 0), default=0)  # NaN: not there
 
     def where(self, rows: pd.DataFrame, condition: Condition | None) -> pd.Series:
         """Of rows of `trials` those in which a condition holds; without one all of them."""

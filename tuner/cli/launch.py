@@ -156,22 +156,37 @@ def memory_words(price: Price, memory: StepMemory) -> str:
     return words + (f", enough for about {price.together:,} trials together" if price.together > 1 else "")
 
 
+_SPARED = ("ms/evaluation", "ms/step", "epochs", "disk")  # columns that go first where there is no room for all
+
+
 def _table_of_plans(plans: Sequence[Plan]) -> Table:
-    """A row for each study; columns that say nothing are left out, for a narrow terminal."""
-    saves = any(plan.saved_steps for plan in plans)
-    epochs = any(plan.study.steps_per_epoch for plan in plans)
+    """A row for each study; columns that say nothing, and those that have no room on the terminal, are left out."""
+    columns: dict[str, list[str]] = {
+        "trials": [str(len(plan.trials)) for plan in plans],
+        "steps each": [f"{plan.study.budget.max_train_steps:,}" for plan in plans],
+        "epochs": [plan.study.in_epochs(plan.study.budget.max_train_steps) for plan in plans],
+        "steps": [f"{plan.steps:,}" for plan in plans],
+        "saved": [f"{plan.saved_steps:,}" for plan in plans],
+        "ms/step": [f"{plan.price.step_ms:.3g}" for plan in plans],
+        "ms/evaluation": [f"{plan.price.evaluation_ms:.3g}" for plan in plans],
+        "time": [readable_seconds(plan.seconds) for plan in plans],
+        "disk": [readable_bytes(plan.checkpoint_bytes) for plan in plans],
+    }
+    if not any(plan.saved_steps for plan in plans):
+        del columns["saved"]
+    if not any(plan.study.steps_per_epoch for plan in plans):
+        del columns["epochs"]
+    widths = {name: max(len(one) for one in (name, *texts)) + 2 for name, texts in columns.items()}
+    room = console().width - max(len("study"), *(len(shown(plan.study.name)) for plan in plans))
+    for name in _SPARED:
+        if sum(widths.values()) > room:
+            widths.pop(name, None)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("study", no_wrap=True)
-    budget = ("trials", "steps each", *["epochs"] * epochs, "steps", *["saved"] * saves)
-    for name in (*budget, "ms/step", "ms/evaluation", "time", "disk"):
+    for name in widths:
         table.add_column(name, justify="right", no_wrap=True)
-    for plan in plans:
-        table.add_row(
-            Text(shown(plan.study.name)), str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}",
-            *[plan.study.in_epochs(plan.study.budget.max_train_steps)] * epochs, f"{plan.steps:,}",
-            *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
-            readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
-        )  # fmt: skip
+    for row, plan in enumerate(plans):
+        table.add_row(Text(shown(plan.study.name)), *(columns[name][row] for name in widths))
     return table
 
 

@@ -23,6 +23,7 @@ from tuner.rounds.stability_stages import (
     train_rates,
     train_warmups,
 )
+from tuner.shown import counted
 
 
 def stability(options: StabilityOptions) -> int:
@@ -56,7 +57,7 @@ def _run_and_print(session: Session, plan: StabilityPlan, options: StabilityOpti
     study, trial = stage.study.lineage[0]
     say(
         f"{session.name}: {study} {trial} at its learning rate {plan.rate:.3g} and at {rates} of it, "
-        f"{plan.steps:,} steps each, {plan.asked.seeds} seeds"
+        f"{plan.steps:,} steps each, {counted(plan.asked.seeds, 'seed')}"
     )
     with stop_on_signal() as stopped:
         at_work = replace(session, stop=stopped.is_set, watch=watch(options.quiet))

@@ -64,7 +64,7 @@ BEST_OF_N = StudyPlot(
     title="Best of n trials",
     caption="The best value that fewer trials would have given, resampled from these trials. The spread of a box shows "
     "how much of the best value is luck (B21).",
-    absent="Fewer than two trials are complete yet.",
+    absent="Fewer than two trials have trained their whole budget yet.",
     place=30,
     draw=_draw,
     on_page=True,

@@ -71,7 +71,7 @@ ISOLATION = StudyPlot(
     title="Best over the nuisances",
     caption="The best value over all other hyperparameters (the nuisances) for each value or slice of one "
     "hyperparameter. The number beside a mark counts the trials that it is the best of (B29, D40).",
-    absent="No trial has finished yet, or nothing varies.",
+    absent="No trial has trained its whole budget yet, or nothing varies.",
     place=40,
     draw=_draw,
     on_page=True,

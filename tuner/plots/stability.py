@@ -13,6 +13,7 @@ from tuner.plots import theme
 from tuner.plots.plot import Drawn, StabilityPlot
 
 HEADROOM = 0.3  # of the range of the losses at the best rate: what lies above leaves the picture
+CAP = 2.0  # where losses at the best rate leave it, too
 BINS = 40
 
 
@@ -38,11 +39,18 @@ def stability_plot(records: StabilityRecords, *, title: str = "Training stabilit
 
 
 def _top(rates: pd.DataFrame) -> float:
-    """The upper limit of a loss axis, from the losses at the best rate: a divergence would leave only itself."""
-    best = rates.loc[(rates["multiple"] - 1.0).abs() < 1e-9, "loss"]
-    finite = (best if np.isfinite(best).any() else rates["loss"]).to_numpy(dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    return float(finite.max() + HEADROOM * (finite.max() - finite.min() or 1.0))
+    """The upper limit of a loss axis, from the losses at the best rate: a divergence would leave only itself.
+
+    Where the best rate itself diverges, what lies more than CAP times as far above the first losses as the lowest loss
+    lies below them is left out, too.
+    """
+    best = rates[(rates["multiple"] - 1.0).abs() < 1e-9]
+    table = best if np.isfinite(best["loss"]).any() else rates
+    finite = table.loc[np.isfinite(table["loss"])]
+    losses = finite["loss"].to_numpy(dtype=np.float64)
+    first = float(np.median(losses[finite["step"] == finite["step"].min()]))
+    high = float(losses[losses <= first + CAP * (first - losses.min())].max())
+    return high + HEADROOM * (high - float(losses.min()) or 1.0)
 
 
 def _series(curves: pd.DataFrame, by: str) -> Iterator[tuple[str, list[pd.DataFrame]]]:
@@ -77,8 +85,11 @@ def _norms(axes: Axes, rates: pd.DataFrame) -> None:
             norms = part["norm"].to_numpy(dtype=np.float64)
             usable = np.isfinite(norms) & (norms > 0)
             if usable.any():
+                steps = part["step"].to_numpy(dtype=np.float64)
                 label = f"{name} x the best rate" if number == 0 else "_seed"
-                axes.plot(part["step"][usable], norms[usable], color=color, linewidth=0.6, alpha=0.6, label=label)
+                axes.plot(steps[usable], norms[usable], color=color, linewidth=0.5, alpha=0.15, label="_each")
+                ends, means = block_means(LossCurve(steps[usable], norms[usable]))
+                axes.plot(ends, means, color=color, linewidth=1.3, label=label)
                 drawn = True
     if drawn:
         axes.set_yscale("log")
@@ -117,10 +128,10 @@ def _draw(records: StabilityRecords) -> Drawn:
 STABILITY = StabilityPlot(
     name="stability",
     title="Training stability",
-    caption="The best configuration at its learning rate and above it: training loss of each update (pale), its means, "
-    "and gradient norms, one line a seed. Where the means go up for a stretch, training is unstable. The histogram "
-    "shows the recent norms at the best rate with their 90th percentile, a first value for clip_norm. The last panel "
-    "shows the warmups, each to a rate far above the unstable one.",
+    caption="The best configuration at its learning rate and above it: training loss and gradient norm of each update "
+    "(pale), and their means, one line a seed. Where the loss goes up for a stretch, training is unstable. The "
+    "histogram shows the recent norms at the best rate with their 90th percentile, a first value for clip_norm. The "
+    "last panel shows the warmups, each to a rate far above the unstable one.",
     absent="No trial of a stability study has finished yet.",
     place=115,
     draw=_draw,

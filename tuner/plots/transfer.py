@@ -126,7 +126,7 @@ TRANSFER = RoundPlot(
     caption="Left: the values of promoted configurations in both rounds; hollow and dashed where the seed is that of "
     "the first training, which confirms nothing. Right: the best value so far over steps; dotted lines are the shorter "
     "trials (A30, A32).",
-    absent="No promoted trial is complete yet.",
+    absent="No promoted trial has trained its whole budget yet.",
     place=100,
     draw=_draw,
 )

@@ -76,9 +76,11 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     frames = round_frames(session.ledger, session.name, before)
     best = chosen_trials(frames, declared.promote or 1)
     chosen = [records[trial] for trial in _as_started(session, number, best, records)]
+    started = started_study(session, round_name(number))  # one that was begun keeps as many as it did
     study = replace(
         rows[-1].study,
         name=round_name(number),
+        keep_best=started.study.keep_best if started else session.campaign.keep_best,
         goal=declared.goal,
         budget=session.campaign.budget(max_train_steps),
         optimizer=session.campaign.optimizer,

@@ -1,6 +1,7 @@
 """Memory: how much a device has left, and keeping what was used once."""
 
 import ctypes
+import gc
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import torch
 
 _LIMITS = Path("/sys/fs/cgroup")  # of a container, where there is one
 _PROCESS = Path("/proc/self")
+_SYSTEM = Path("/proc/meminfo")
+_CACHES = "inactive_file", "active_file", "slab_reclaimable"  # a container gives them up before it runs out of memory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT = 2**30
@@ -31,14 +34,48 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
-    free = _number(Path("/proc/meminfo"), "MemAvailable:", 1024) or 2**33  # a guess where the system reports nothing
+    return _within_limits(_number(_SYSTEM, "MemAvailable:", 1024) or 2**33)  # a guess where nothing is reported
+
+
+def reachable_bytes(device: torch.device) -> int:
+    """Memory that could be had at most, however slow it would be: what is free, what was freed, and swap space.
+
+    Only what needs more than this is sure not to fit. Gives freed memory back to the system, which takes a moment.
+    """
+    if device.type == "cuda":
+        return free_bytes(device)
+    _give_back_freed_memory()
+    known = _number(_SYSTEM, "MemAvailable:", 1024)
+    swap = _number(_SYSTEM, "SwapFree:", 1024) or 0
+    return _within_limits(2**33 if known is None else known + swap, _swap_of_container(swap))
+
+
+def _within_limits(free: int, more: int = 0) -> int:
+    """The least of what is free and of what the limits of a process and of a container leave.
+
+    more: that a container may take besides its memory.
+    """
     most, taken = _number(_PROCESS / "limits", "Max address space"), _number(_PROCESS / "status", "VmSize:", 1024)
     if most is not None and taken is not None:  # ulimit -v
         free = min(free, max(0, most - taken))
     limit, used = _number(_LIMITS / "memory.max"), _number(_LIMITS / "memory.current")
     if limit is None or used is None:
         return free
-    return min(free, max(0, limit - used + (_number(_LIMITS / "memory.stat", "inactive_file") or 0)))
+    caches = sum(_number(_LIMITS / "memory.stat", name) or 0 for name in _CACHES)
+    return min(free, max(0, limit - used + caches) + more)
+
+
+def _swap_of_container(free: int) -> int:
+    limit, used = _number(_LIMITS / "memory.swap.max"), _number(_LIMITS / "memory.swap.current")
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
+def _give_back_freed_memory() -> None:
+    """What this process has freed and the C library keeps (see `keep_freed_memory`) is free for the system again."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _number(path: Path, word: str = "", unit: int = 1) -> int | None:

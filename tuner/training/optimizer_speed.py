@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from tuner.design.optimizers import one_group
+from tuner.design.optimizers import one_group, optimizer_of
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
 from tuner.training.compiler import plain_step
@@ -19,7 +19,7 @@ from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.numerics import wait_for
-from tuner.training.optimizers import make_optimizer, spec_of, twin_of
+from tuner.training.optimizers import make_optimizer, twin_of
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
@@ -32,10 +32,12 @@ _SHARE = 0.1  # [P] of an update: less is not worth a word
 
 def told_of_optimizer(setup: TrainingSetup, trial: Trial) -> list[str]:
     """Sentences, where there are any: what an optimizer tells of itself, and that its step is slow on this device."""
+    spec = optimizer_of(setup.optimizer_of(trial))
+    if not spec.slow and spec.tells is None:
+        return []
     with callers_generators_restored(setup.device), denormals_as_zero(setup.device), left_as_it_was(setup.workload):
         try:
             run = TrialRun(replace(setup, stop=lambda: False), trial)
-            spec = spec_of(run.optimizer)
             told = [sentence] if spec.tells is not None and (sentence := spec.tells(run.optimizer)) else []
             if not spec.slow or told or len(run.rates) < 2:
                 return told

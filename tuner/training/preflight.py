@@ -41,7 +41,7 @@ from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
 from tuner.training.slices_look import look_at_slices
 from tuner.training.split_metrics import nearest
-from tuner.training.step_memory import foreseen_memory, memory_of_update
+from tuner.training.step_memory import foreseen_memory, is_too_much, memory_of_update
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
@@ -69,7 +69,7 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
         try:
             with stage(f"{type(workload).__name__}.model", dict(trial.point)):
                 run = TrialRun(setup, trial)
-            if (memory := _foreseen(run)) is not None and not memory.fits:
+            if (memory := _foreseen(run)) is not None and is_too_much(run, memory):
                 logger.warning(
                     "the first point needs more memory than there is, so nothing was tried with it: %s",
                     memory.advice(type(workload).__name__),
@@ -260,7 +260,7 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     setup, loading, owner = replace(setup, stop=lambda: False), setup.data.loading, type(setup.workload).__name__
     with callers_generators_restored(setup.device), setup.loading():
         run = TrialRun(setup, trial)
-        if (memory := _foreseen(run)) is not None and not memory.fits:
+        if (memory := _foreseen(run)) is not None and is_too_much(run, memory):
             raise WorkloadError(f"there is no price for what cannot be trained here: {memory.advice(owner)}")
         fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))

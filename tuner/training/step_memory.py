@@ -7,6 +7,7 @@ compares all examples of a batch with each other) only a whole update shows it.
 import gc
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -16,9 +17,9 @@ from tuner.training.allocations import allocated, bytes_of
 from tuner.training.averages import Averages
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot_bytes
-from tuner.training.containers import leaves
+from tuner.training.containers import leaves, taken_apart
 from tuner.training.first_loss import left_as_it_was
-from tuner.training.memory import free_bytes
+from tuner.training.memory import free_bytes, reachable_bytes
 from tuner.training.optimizers import kept_bytes, state_bytes
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import BACKGROUND_BYTES
@@ -26,6 +27,7 @@ from tuner.training.setup import TrainingSetup
 from tuner.training.update import Update, UpdateRule
 
 PORTION = 8  # of so many parts of a batch, one and two are tried
+FEWEST = 2  # examples of a portion: batch norms and losses that compare examples take no single one
 
 
 class Measurable(Protocol):
@@ -74,11 +76,11 @@ def foreseen_memory(run: Measurable) -> StepMemory:
     """
     update, size = _update_of(run), run.batches.batch_size // run.rule.slices
     split = run.setup.data.training
-    small = min(max(2, size // PORTION), size)  # a batch norm takes no statistics of one example
+    small = min(size, max(FEWEST, size // PORTION))
     large = min(2 * small, size)
-    _tried(run, update, split.some(small)[0])  # makes what stays
-    one, other = (_tried(run, update, split.some(count)[0]) for count in (small, large))
-    gradients = bytes_of([*run.parameters])
+    _tried(run, update, _cut_off(split.some(small)[0]))  # makes what stays
+    one, other = (_tried(run, update, _cut_off(split.some(count)[0])) for count in (small, large))
+    gradients = _gradient_bytes(run)
     activations, working = (
         _on_a_line((small, mine), (large, more), size) for mine, more in zip(one, other, strict=True)
     )
@@ -90,10 +92,40 @@ def foreseen_memory(run: Measurable) -> StepMemory:
     return found
 
 
+def _cut_off(batch: Any) -> Any:
+    """The batch without the graphs that its tensors may hang on: the first update reports those, and needs them."""
+    if not any(isinstance(one, torch.Tensor) and one.requires_grad for one in leaves(batch)):
+        return batch
+    parts, form = taken_apart(batch)
+    return form.filled(iter([one.detach() if isinstance(one, torch.Tensor) else one for one in parts]))
+
+
+def is_too_much(run: Measurable, memory: StepMemory) -> bool:
+    """Whether it is sure that an update needs more memory than there is, with swap space and all that can be freed.
+
+    Copies that are kept do not count: a short trial may end before the one of a state that is saved is made.
+    """
+    if memory.fits:
+        return False
+    free = free_bytes(run.setup.device)
+    more = max(0, reachable_bytes(run.setup.device) - free)
+    return not replace(memory, kept=0, free=memory.free + more).fits
+
+
 def _on_a_line(first: tuple[int, int], second: tuple[int, int], size: int) -> int:
     """What `size` examples take, by what two numbers of examples take."""
     (few, low), (many, high) = first, second
-    return high if many == few else max(low, round(low + (high - low) / (many - few) * (size - few)))
+    if many == few:
+        return high
+    # Never above what is in proportion to the examples: a line that rises faster is one of two portions that are padded
+    # to different lengths, or of what was made for the second one and stays.
+    return max(low, round(min(low + (high - low) / (many - few) * (size - few), high / many * size)))
+
+
+def _gradient_bytes(run: Measurable) -> int:
+    """Of the gradients that are there, sparse ones as they are, and of parameters that had none yet."""
+    there = [one.grad for one in run.parameters if one.grad is not None]
+    return bytes_of(there) + bytes_of([one for one in run.parameters if one.grad is None])
 
 
 def _tried(run: Measurable, update: Update, batch: object) -> tuple[int, int]:

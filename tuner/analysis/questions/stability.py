@@ -115,10 +115,11 @@ def _steady(records: StabilityRecords) -> str:
 
 
 def _seeds_that_rose(records: StabilityRecords) -> list[str]:
-    """The rates at which a minority of the seeds was unstable."""
-    rates = records.by_rate
+    """The rates at which a minority of the seeds was unstable, or all rates, as the data have it."""
+    rates, data = records.by_rate, records.rises_at_all_rates
     return [
         f"{row['unstable']:.0f} of {counted(int(row['seeds']), 'seed')} showed a rise at {row['multiple']:g} times it"
+        + (", and no higher rate makes it worse: its reason is in the data, or their order" if data else "")
         for row in rates[rates["unstable"] > 0].to_dict("records")
     ]
 
@@ -157,7 +158,9 @@ def _what_of_norms(records: StabilityRecords) -> Iterator[str]:
     if limit is None:
         yield "Gradient norms were not recorded."
         return
-    share = "" if above is None else f"; at the unstable rate {above:.0%} are above it before the loss rises"
+    halved = records.next_clip_norm != limit
+    it = f"{records.next_clip_norm:.3g}, half of the present clip_norm," if halved else "it"
+    share = "" if above is None else f"; at the unstable rate {above:.0%} are above {it} before the loss rises"
     yield f"The {_PERCENTILE} of recent gradient norms at the best rate is {limit:.3g}{share}."
 
 
@@ -167,7 +170,7 @@ def _action(records: StabilityRecords, unstable: pd.Series) -> str:
         return (
             "First find the shortest warmup that is stable (B37): tuner stability STUDY_FILE --yes trains the warmups."
         )
-    limit, above = records.clip_norm, records.clipped_above
+    limit, above = records.next_clip_norm, records.clipped_above
     late = f"The loss rises after step {unstable['onset']:,.0f}, where a warmup has ended. "
     why = "" if records.is_early else late
     then = "another optimizer or a more stable architecture, and a lower learning rate last (B39)"
@@ -182,10 +185,13 @@ def _action(records: StabilityRecords, unstable: pd.Series) -> str:
             "size of the steps: the learning rate is the lever (B38). Search learning rates below "
             f"{unstable['rate']:.3g}, or try another optimizer or a more stable architecture (B39)."
         )
+    what = f"the {_PERCENTILE} of recent gradient norms"
+    if limit != records.clip_norm:
+        what = f"half of the present {records.present_clip:.2g}"
     return (
-        f"{why}Write clip_norm=fixed({limit:.2g}), the {_PERCENTILE} of recent gradient norms, in the SearchSpace of a "
-        "new Round, train it (tuner run STUDY_FILE), and run tuner stability again; halve it where training is still "
-        f"unstable (B38). After that {then}."
+        f"{why}Write clip_norm=fixed({limit:.2g}), {what}, in the SearchSpace of a new Round, train it (tuner run "
+        "STUDY_FILE), and run tuner stability again; halve it where training is still unstable (B38). After that "
+        f"{then}."
     )
 
 
@@ -197,12 +203,11 @@ def _has_warmups(records: StabilityRecords) -> bool:
 def _write_warmup(records: StabilityRecords, warmup: int) -> str:
     base = float(records.by_warmup.iloc[0]["rate"])
     before = records.max_train_steps - records.present_warmup
-    searched = any(one.short_name == "warmup_steps" for one in records.study.hyperparameters)
-    line = f"warmup_steps=fixed({warmup}) in the SearchSpace" if searched else f"warmup_steps={warmup} in Campaign"
     return (
-        f"Write {line} and max_train_steps={before + warmup} in a new Round whose learning rates reach {base:.2g}: the "
-        f"warmup stands before the present schedule ({before:,} + {warmup:,} = {before + warmup:,} steps). Then "
-        "compare its best trial with the present one: tuner run STUDY_FILE (B37)."
+        f"Write warmup_steps=fixed({warmup}) in the SearchSpace of a new Round whose learning rates reach {base:.2g}, "
+        f"and max_train_steps={before + warmup}: the warmup stands before the present schedule ({before:,} + "
+        f"{warmup:,} = {before + warmup:,} steps). Then compare its best trial with the present one: tuner run "
+        "STUDY_FILE (B37)."
     )
 
 
