@@ -149,6 +149,24 @@ def test_allocations_are_counted_with_those_that_are_gone_again():
     assert 24_000 <= found.peak < 24_200
 
 
+def test_what_python_collects_of_an_earlier_look_is_not_taken_off():
+    """The allocator knows the size of what was made while it was watched, and says when it is freed later."""
+    before = gc.get_threshold()
+    with allocated(CPU):
+        older = [torch.ones(50_000)]
+    gc.set_threshold(1)
+    try:
+        with allocated(CPU) as found:
+            circle = [older.pop()]
+            circle.append(circle)  # only a collection frees it
+            del circle
+            kept = [torch.ones(10) for _ in range(20)]
+    finally:
+        gc.set_threshold(*before)
+    assert found.left == sum(one.nbytes for one in kept)
+    assert gc.isenabled()
+
+
 def memory(**changes):
     of = {"parameters": 10, "gradients": 10, "optimizer": 20, "buffers": 0, "batch": 10, "activations": 2600}
     of |= {"peak": 2700, "kept": 10, "free": 1400}

@@ -5,6 +5,7 @@ of what is computed a second time in a backward pass; that slows an update by a 
 libraries allocate for themselves (scratch memory of oneDNN, NumPy's arrays) is not seen.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,12 +40,16 @@ def allocated(device: torch.device) -> Iterator[Allocated]:
         found.left = torch.cuda.memory_allocated(device) - before
         return
     _be_silent_about_older_blocks()
+    collects = gc.isenabled()
+    gc.disable()  # of what was made while it was watched before, torch would say that it is freed
     _autograd._enable_profiler_legacy(_PROFILER)
     threads: list[list[Any]] = []
     try:
         yield found
     finally:
         threads = _autograd._disable_profiler_legacy()
+        if collects:
+            gc.enable()
     events: list[Any] = [event for thread in threads for event in thread if event.kind() == "memory_alloc"]
     for event in events:
         found.left += event.cpu_memory_usage()

@@ -72,7 +72,7 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
             if (memory := _foreseen(run)) is not None and is_too_much(run, memory):
                 logger.warning(
                     "the first point needs more memory than there is, so nothing was tried with it: %s",
-                    memory.advice(type(workload).__name__),
+                    memory.advice(type(setup.workload).__name__),
                 )
                 return
             try_update(run)
@@ -257,11 +257,13 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
 
     Raises WorkloadError where it takes more memory than there is.
     """
-    setup, loading, owner = replace(setup, stop=lambda: False), setup.data.loading, type(setup.workload).__name__
+    setup, loading = replace(setup, stop=lambda: False), setup.data.loading
     with callers_generators_restored(setup.device), setup.loading():
         run = TrialRun(setup, trial)
         if (memory := _foreseen(run)) is not None and is_too_much(run, memory):
-            raise WorkloadError(f"there is no price for what cannot be trained here: {memory.advice(owner)}")
+            raise WorkloadError(
+                f"there is no price for what cannot be trained here: {memory.advice(type(setup.workload).__name__)}"
+            )
         fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
         if run.compiler:
