@@ -128,10 +128,8 @@ def test_more_than_half_clipped_makes_the_learning_rate_the_lever(share, lever):
 def test_a_limit_that_is_there_is_halved_and_not_loosened():
     """The 90th percentile of the last half, 0.95, is above the limit 0.5 of the trial."""
     told = replace(records(*LATE, norms=[SMALL]), present_clip=0.5)
-    assert (
-        "Write clip_norm=fixed(0.25), half of the present 0.5, in the SearchSpace of a new Round"
-        in stability_finding(told).action
-    )
+    action = stability_finding(told).action
+    assert "Write clip_norm=fixed(0.25), half of the present 0.5, in the SearchSpace of a new Round" in action
     looser = replace(told, present_clip=2.0)
     assert "Write clip_norm=fixed(0.95), the 90th percentile" in stability_finding(looser).action
 

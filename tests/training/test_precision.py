@@ -291,6 +291,16 @@ def test_a_skipped_update_gets_its_batch_as_it_was_though_the_loss_writes_into_i
     assert kept(calm) == kept(run)
 
 
+def test_averages_stay_where_an_update_is_skipped():
+    run = one_run(Overflowing(), precision="fp16", ema_steps=3)
+    run.advance(overflowing_step(run))
+    run.averages.values[0].add_(1.0)  # so that it would move towards the weights
+    before = kept(run)
+    attempts(run)
+    assert run.scale.skipped == 1
+    assert kept(run) == before
+
+
 def test_complex_parameters_are_unscaled_too():
     class Complex(Teacher):
         def model(self, point):
