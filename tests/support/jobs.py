@@ -76,14 +76,17 @@ def all_gone(family):
 
 
 def write_gated(folder, batch=None):
-    """A study whose processes wait at a loss, or at this batch of their evaluations, which have eight."""
+    """A study whose processes wait at a loss, or at this batch of their evaluations, which have eight.
+
+    The first look takes about a dozen losses.
+    """
     folder.mkdir(exist_ok=True)
     replace = [
         ("\n\nclass Tiny", "\nimport os\nimport time\nfrom pathlib import Path\n\ncalls = []\n\n\nclass Tiny"),
         ("    batch_size = 8", "    batch_size, evaluation_batch_size = 8, 10"),
     ]
     if batch is None:
-        replace.append((LOSS, f"{GATE.format(40).strip()}\n        {LOSS}"))
+        replace.append((LOSS, f"{GATE.format(48).strip()}\n        {LOSS}"))
     else:
         gate = GATE.format(batch).replace("calls.append(0)", "calls.extend([0] * (len(batch[0]) == 10))").strip()
         replace.append((METRICS, f"{gate}\n        {METRICS}"))

@@ -54,9 +54,20 @@ class Plain(Tiny):
         return nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 2)).double()
 
 
+def differentiated(run, update, step=0):
+    """The loss of a batch, as an update makes it; the parameters have its gradients."""
+    batch = run.batch_at(step)
+    if isinstance(batch, Slices):
+        return update.by_slices(batch, run.point, step)
+    update.prepare(step, host_draws=False)
+    loss = update.loss(run.model, batch, run.point)
+    update.backward(loss)
+    return loss.detach()
+
+
 def gradients_of(run, step=0):
     update = Update(run.setup, run.rule, run.model, run.parameters, run.optimizer)
-    loss = update.differentiate(run.batch_at(step), run.point, step, host_draws=False)
+    loss = differentiated(run, update, step)
     return loss, torch.cat([parameter.grad.flatten() for parameter in run.parameters])
 
 
@@ -327,7 +338,7 @@ def test_sparse_gradients_are_added_up_and_unused_parameters_have_none():
     for slices in (1, 8):
         run = run_of(Sparse(), slices, optimizer="sgd")
         update = Update(run.setup, run.rule, run.model, run.parameters, run.optimizer)
-        update.differentiate(run.batch_at(0), run.point, 0, host_draws=False)
+        differentiated(run, update)
         assert run.model.unused.grad is None
         assert run.model.table.weight.grad.is_sparse
         found[slices] = run.model.table.weight.grad.to_dense()

@@ -143,29 +143,26 @@ class TrialRun:
         its repetition it may stop, too.
         """
         with updating(self.rule.precision, self.setup.device):
-            return self._advance(until, pause)
-
-    def _advance(self, until: int, pause: Callable[[], bool]) -> bool:
-        update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
-        update.totals = self.totals
-        batch_at, point, stop, step = self.batch_at, self.point, self.setup.stop, self.step
-        self.model.train()
-        while step < until:
-            if pause():
-                break
-            if stop():
-                return True
-            made = update.make(batch_at(step), point, step, host_draws=self.draws)
-            if made is None:
-                self.batches.rewind()
-                continue
-            loss, norm = made
-            self.draws = self.draws or HOST.touched
-            self.losses.append(loss)
-            if norm is not None:
-                self.norms.append(norm)
-            self.moved()
-            step = self.step
+            update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
+            update.totals = self.totals
+            batch_at, point, stop, step = self.batch_at, self.point, self.setup.stop, self.step
+            self.model.train()
+            while step < until:
+                if pause():
+                    break
+                if stop():
+                    return True
+                made = update.make(batch_at(step), point, step, host_draws=self.draws)
+                if made is None:
+                    self.batches.rewind()
+                    continue
+                loss, norm = made
+                self.draws = self.draws or HOST.touched
+                self.losses.append(loss)
+                if norm is not None:
+                    self.norms.append(norm)
+                self.moved()
+                step = self.step
         return False
 
     def moved(self) -> None:

@@ -118,7 +118,13 @@ class Update:
         `host_draws`: an earlier step drew from Python's or NumPy's generators, so they are seeded for this one.
         """
         before = None if self.scale is None else Untouched(self.model, in_place=self._is_compiled)
-        loss = self.differentiate(batch, point, step, host_draws=host_draws)
+        if isinstance(batch, Slices):
+            loss = self.by_slices(batch, point, step)
+        else:
+            self.prepare(step, host_draws=host_draws)
+            loss = self.loss(self.model, batch, point)
+            self.backward(loss)
+            loss = loss.detach()
         settle_sparse(self.optimizer, self.parameters)
         if self.scale is not None and before is not None and not self.scale.made(loss, self.parameters, step):
             before.put_back()
@@ -130,19 +136,11 @@ class Update:
         self.apply(step)
         return loss, norm
 
-    def differentiate(self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool) -> torch.Tensor:
-        """The loss [] of a batch; the gradients of the parameters are those of it afterwards.
+    def by_slices(self, slices: Slices, point: Mapping[str, Any], step: int) -> torch.Tensor:
+        """The loss [] of a batch in slices; the gradients of the parameters are those of it afterwards.
 
-        batch: that of the loss, or `Slices`. Raises WorkloadError, with nothing changed, where no slice has a weight.
+        Raises WorkloadError, with nothing changed, where no slice has a weight.
         """
-        if isinstance(batch, Slices):
-            return self._by_slices(batch, point, step)
-        self.prepare(step, host_draws=host_draws)
-        loss = self.loss(self.model, batch, point)
-        self.backward(loss)
-        return loss.detach()  # type: ignore[no-any-return]
-
-    def _by_slices(self, slices: Slices, point: Mapping[str, Any], step: int) -> torch.Tensor:
         shares = shares_of(slices.weights(), slices.count, step)
         if shares.total is not None:
             self.totals[step] = shares.total

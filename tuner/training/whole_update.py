@@ -86,7 +86,7 @@ def try_update(run: TrialRun) -> None:
         with stage(f"{name}.weight of a slice", point):
             check_slice_weights(run, slices)
         with stage("the slices of the first batch", point):
-            loss = update.differentiate(slices, point, 0, host_draws=True)
+            loss = update.by_slices(slices, point, 0)
     with stage("the optimizer's step"):
         settle_sparse(run.optimizer, run.parameters)
     if run.rule.clip_norm is not None:
@@ -266,9 +266,14 @@ def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], differ
 
 
 def _values(held: Mapping[str, object]) -> dict[str, object]:
-    """What is remembered, with copies of the tensors; large ones are left out."""
-    small = {name: one for name, one in held.items() if not isinstance(one, torch.Tensor) or one.numel() <= COPIED}
+    """What is remembered, with copies of the tensors; large ones are left out, and what a look at a group left."""
+    small = {name: one for name, one in held.items() if not isinstance(one, torch.Tensor) or _is_compared(one)}
     return {name: one.detach().clone() if isinstance(one, torch.Tensor) else one for name, one in small.items()}
+
+
+def _is_compared(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is small and has one value: code may have kept the point of a group, whose numbers have many."""
+    return type(tensor).__module__.partition(".")[0] != "tuner" and tensor.numel() <= COPIED
 
 
 def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
