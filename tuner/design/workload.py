@@ -54,8 +54,8 @@ class Workload(Trainable):
     slices: the equal parts that each batch is cut into; each has its own dropout and augmentation and its own backward
         pass, and their gradients are added up in a fixed order. They decide the bits of a trial. None: 1, or what
         `micro_batch_size` says when a study is first launched.
-    micro_batch_size: examples that are computed at a time, where a whole batch does not fit into memory; None: a whole
-        batch. It changes no bit.
+    micro_batch_size: the most examples that are taken up at a time, where a whole batch does not fit into memory: one
+        slice, or several that are fetched together and computed in turn; None: a whole batch. It changes no bit.
     """
 
     evaluation_batch_size: int = 1024
