@@ -60,7 +60,7 @@ def no_fence_on_finish(patch):
 
 
 def no_fence_on_heartbeat(patch):
-    patch.setattr(claims, "owned", lambda: recording.owned()[::2])
+    patch.setattr(claims, "_under", lambda fence: (trial.c.state == State.RUNNING.value,))
 
 
 def no_attempt_cap(patch):

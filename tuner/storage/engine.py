@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from tuner.errors import Paused, RecordsGone, ServerFull, StorageError, TunerError, Unreachable
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds to wait for the write of another process
 DEFAULT_FILE = Path("runs/tuner.sqlite")
 FULL_SECONDS = 60.0  # to wait for a connection of a server that has none
+REST_SECONDS = 30.0  # a connection to a server that rested so long may have been cut meanwhile
 RETRY_SECONDS = 2.0  # a hiccup of the database may last so long before its caller hears of it
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}",
@@ -106,6 +107,8 @@ class Database:
             self._engine = _postgresql_engine(url)
         isolation = {"isolation_level": "REPEATABLE READ"} if self.file is None else {}
         self._reader = self._engine.execution_options(**isolation)
+        alone = {"isolation_level": "AUTOCOMMIT"} if self.file is None else {}  # each statement of SQLite is, anyway
+        self._glancer = self._engine.execution_options(**alone)
 
     @property
     def url(self) -> URL:
@@ -151,6 +154,20 @@ class Database:
         self._refuse_fork()
         with self._told(), self._reader.begin() as connection:
             self._begin(connection, "BEGIN")
+            self._look()
+            yield connection
+
+    def glance(self, work: Callable[[Connection], T]) -> T:
+        """Do `work`, one statement that reads, with no transaction around it: one round trip to a server.
+
+        Again when the answer is lost, for a short while.
+        """
+        return _again(self._glancing, work)
+
+    @contextmanager
+    def _glancing(self) -> Iterator[Connection]:
+        self._refuse_fork()
+        with self._told(), self._glancer.connect() as connection:
             self._look()
             yield connection
 
@@ -242,9 +259,35 @@ def _postgresql_engine(url: URL) -> Engine:
         # One connection is kept for a process, because a server has a hundred; one more is opened, and closed again,
         # where a thread must not wait for another one's. No prepared statements: behind a pgbouncer that pools
         # transactions they would be those of another client.
-        return create_engine(
-            url, pool_pre_ping=True, pool_size=1, max_overflow=4, pool_timeout=PATIENCE,
+        engine = create_engine(
+            url, pool_size=1, max_overflow=4, pool_timeout=PATIENCE,
             connect_args={"connect_timeout": 5, "prepare_threshold": None},
         )  # fmt: skip
     except ImportError as error:
         raise StorageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error
+    _ping_after_a_rest(engine)
+    return engine
+
+
+def _ping_after_a_rest(engine: Engine) -> None:
+    """Ask before its next use whether a connection still stands that was not used for a while.
+
+    Asking each time would be a third of what the server does for a heartbeat. A connection that was cut within the
+    while fails in its transaction, which is then tried again by `_again`, on a new one.
+    """
+
+    def used(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    def ask(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        now = time.monotonic()
+        if now - record.info.get("used", now) <= REST_SECONDS:
+            return
+        driver: Any = engine.dialect.dbapi
+        try:
+            engine.dialect.do_ping(connection)
+        except driver.Error as error:
+            raise InvalidatePoolError from error  # the pool opens another
+
+    event.listen(engine, "checkin", used)
+    event.listen(engine, "checkout", ask)
