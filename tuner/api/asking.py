@@ -29,7 +29,7 @@ from tuner.design.study_file import Declared, declared_stage
 from tuner.errors import InputError, LeaseLost, StudyChanged, TunerError, WorkloadError
 from tuner.execution.elsewhere import Elsewhere, HandedOut, HandsOut
 from tuner.execution.in_process import stop_at_the_same_failure
-from tuner.execution.leases import beat_seconds, heartbeat, retried
+from tuner.execution.leases import BEATS, heartbeat, retried
 from tuner.execution.machine import Machine
 from tuner.execution.waiting import Waiting
 from tuner.records import Claim, Measurement, State, TrialUpdate
@@ -291,8 +291,7 @@ class AskedStudy:
     @contextmanager
     def _handing_out(self) -> Iterator["AskedStudy"]:
         """Hand out trials within the block, and keep the leases of those that are out."""
-        seconds = beat_seconds(self._ledger, self._session.loaded.machine.lease.seconds)
-        with heartbeat(self._ledger, self._claims, seconds):
+        with heartbeat(self._ledger, self._claims, self._session.loaded.machine.lease.seconds / BEATS):
             try:
                 self._advance()
                 yield self

@@ -17,7 +17,7 @@ from tuner.errors import (
 )
 from tuner.execution.backend import Job, Listener, Stop
 from tuner.execution.fusing import FusionPlanner, TrainingGroup
-from tuner.execution.leases import RetryingRecorder, beat_seconds, heartbeat, retried
+from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
 from tuner.execution.quota import keep_within
 from tuner.execution.waiting import Waiting
 from tuner.records import Claim, State, TrialUpdate
@@ -102,8 +102,7 @@ class _Study:
         for claim in claims:
             self.listener.trial_started(claim)
         lease = self.machine.lease
-        seconds = beat_seconds(self.ledger, lease.seconds)
-        beats = heartbeat(self.ledger, claims, seconds) if lease.renewed_here else nullcontext()
+        beats = heartbeat(self.ledger, claims, lease.seconds / BEATS) if lease.renewed_here else nullcontext()
         try:
             with beats:
                 self.engine.settle(claims[0].trial)

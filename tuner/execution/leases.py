@@ -15,30 +15,22 @@ from tuner.storage.store import Ledger
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 BEATS = 12  # in the time of a lease, so that a few may be missed
-SERVER_BEATS = 4  # of a database that many machines share; a beat that failed is tried again as soon as one of twelve
-AGAIN = 1 / 3  # of the time between two beats, after which a beat that failed is tried again
 OUTAGE_SECONDS = 300.0
 LONGEST_PAUSE = 5.0
-
-
-def beat_seconds(ledger: Ledger, lease_seconds: float) -> float:
-    """The time between two renewals of leases of so many seconds."""
-    return lease_seconds / (BEATS if ledger.file is not None else SERVER_BEATS)
 
 
 @contextmanager
 def heartbeat(ledger: Ledger, claims: Sequence[Claim], seconds: float) -> Iterator[None]:
     """Renew the leases of `claims` every so many seconds within the block, in a thread: a step may take longer.
 
-    A beat that fails is logged, and tried again sooner.
+    A beat that fails is only logged.
     """
     left = threading.Event()
 
     def beat() -> None:
-        pause = seconds
         with suppress(RecordsGone):  # the next commit of the training raises it
-            while not left.wait(pause * random.SystemRandom().uniform(0.9, 1.0)):  # not all machines at one moment
-                pause = seconds if renew(ledger, claims) else seconds * AGAIN
+            while not left.wait(seconds):
+                renew(ledger, claims)
 
     thread = threading.Thread(target=beat, name="tuner heartbeat", daemon=True)
     thread.start()
@@ -49,16 +41,14 @@ def heartbeat(ledger: Ledger, claims: Sequence[Claim], seconds: float) -> Iterat
         thread.join()
 
 
-def renew(ledger: Ledger, claims: Sequence[Claim]) -> bool:
-    """One beat: the fence protects what a missed one would have. False where it failed. Raises RecordsGone."""
+def renew(ledger: Ledger, claims: Sequence[Claim]) -> None:
+    """One beat: the fence protects what a missed one would have. Raises RecordsGone."""
     try:
         ledger.renew(list(claims))
-        return True
     except RecordsGone:
         raise
     except TunerError as error:
         _log.warning("a lease could not be renewed: %s", error)
-        return False
 
 
 def retried(call: Callable[[], T], stop: Callable[[], bool], outage_seconds: float = OUTAGE_SECONDS) -> T:

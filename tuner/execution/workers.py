@@ -31,7 +31,7 @@ from tuner.execution.channel import Message
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
-from tuner.execution.leases import AGAIN, beat_seconds, renew
+from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
 from tuner.execution.recorded_fusions import RecordedFusions
@@ -306,10 +306,9 @@ class _Coordinator:
         worker.assign(task)
 
     def _renew(self) -> None:
-        seconds, now = beat_seconds(self.ledger, self.machine.lease.seconds), time.monotonic()
-        if now - self.renewed >= seconds:
-            beaten = renew(self.ledger, [claim for worker in self.workers for claim in worker.claims.values()])
-            self.renewed = now if beaten else now - seconds * (1 - AGAIN)
+        if time.monotonic() - self.renewed >= self.machine.lease.seconds / BEATS:
+            self.renewed = time.monotonic()
+            renew(self.ledger, [claim for worker in self.workers for claim in worker.claims.values()])
 
     def _stop(self) -> None:
         """Let every worker finish its step and save, then raise Interrupted.

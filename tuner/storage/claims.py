@@ -3,7 +3,6 @@
 Leases are in the time of the database.
 """
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +23,14 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import Checkpoint, Claim, State
-from tuner.storage.dialects import DatabaseTime, is_postgresql, pairs_table
+from tuner.storage.dialects import DatabaseTime, is_postgresql
 from tuner.storage.liveness import dead_workers, names_here
 from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of, refuse_strange_checkpoints
 from tuner.storage.recording import cut_back, drop_checkpoints, given_back
@@ -228,24 +228,25 @@ def _take(connection: Connection, steps: dict[int, int], terms: Terms) -> dict[i
     return taken
 
 
-def _update_ours(connection: Connection, keys: Iterable[tuple[int, int]], values: Mapping[str, Any]) -> set[int]:
+def _update_ours(connection: Connection, keys: Sequence[tuple[int, int]], values: Mapping[str, Any]) -> set[int]:
     """Update those of some trials (id, fence) that are still RUNNING under that fence, by one statement; their ids.
 
-    Their rows are locked first, in the one order of locking for everybody.
+    The rows of several are locked first, in the one order of locking for everybody.
     """
-    pairs = list(keys)
-    if not pairs:
+    if not keys:
         return set()
-    held = pairs_table(connection.dialect.name).subquery("held")
-    ours = select(trial.c.id).join(held, trial.c.id == held.c.first).where(*_under(held.c.second))
-    locked = ours.order_by(trial.c.id).with_for_update(of=trial).cte("ours")
-    statement = update(trial).where(trial.c.id.in_(select(locked.c.id))).values(**values).returning(trial.c.id)
-    return set(connection.scalars(statement, {"b_pairs": json.dumps(pairs)}))
+    ours = and_(*_under_fence(keys), trial.c.state == State.RUNNING.value)
+    if len(keys) > 1:
+        locked = select(trial.c.id).where(ours).order_by(trial.c.id).with_for_update().cte("locked")
+        ours = trial.c.id.in_(select(locked.c.id))
+    return set(connection.scalars(update(trial).where(ours).values(**values).returning(trial.c.id)))
 
 
-def _under(fence: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
-    """The guard of every write of an owner, see `recording.owned`."""
-    return trial.c.fence == fence, trial.c.state == State.RUNNING.value
+def _under_fence(keys: Sequence[tuple[int, int]]) -> tuple[ColumnElement[bool], ...]:
+    """That a trial is one of these (id, fence), in words that find it by its id; see `recording.owned`."""
+    if len(keys) == 1:  # a fifth of the server's time for this one, and most workers hold one trial
+        return trial.c.id == keys[0][0], trial.c.fence == keys[0][1]
+    return trial.c.id.in_([trial_id for trial_id, _ in keys]), tuple_(trial.c.id, trial.c.fence).in_(keys)
 
 
 def _keys(claims: Iterable[Claim]) -> list[tuple[int, int]]:

@@ -3,11 +3,10 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Dialect, Double, Table, TextualSelect, func, text
+from sqlalchemy import ColumnElement, Connection, Dialect, Double, Table, func, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -100,23 +99,6 @@ def is_real(connection: Connection, value: ColumnElement[Any]) -> ColumnElement[
 def is_whole(connection: Connection, value: ColumnElement[Any]) -> ColumnElement[bool]:
     """Whether a column of whole numbers holds one."""
     return value.is_not(None) if is_postgresql(connection) else func.typeof(value) == "integer"
-
-
-@lru_cache
-def pairs_table(dialect: str) -> TextualSelect:
-    """The table (first, second) of the pairs of whole numbers in the parameter `b_pairs`, which is JSON.
-
-    A statement with it is the same for any number of pairs.
-    """
-    sqlite_pairs = (
-        "SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS second FROM json_each(:b_pairs)"
-    )
-    postgresql_pairs = (
-        "SELECT CAST(pair ->> 0 AS bigint) AS first, CAST(pair ->> 1 AS bigint) AS second "
-        "FROM json_array_elements(CAST(:b_pairs AS json)) AS pairs(pair)"
-    )
-    pairs = text(postgresql_pairs if dialect == "postgresql" else sqlite_pairs)
-    return pairs.columns(first=BigInteger, second=BigInteger)
 
 
 def sqlite_damage(connection: Connection) -> list[str]:
