@@ -272,8 +272,8 @@ def _postgresql_engine(url: URL) -> Engine:
 def _ping_after_a_rest(engine: Engine) -> None:
     """Ask before its next use whether a connection still stands that was not used for a while.
 
-    Asking each time would be a third of what the server does for a heartbeat. A connection that was cut within the
-    while fails in its transaction, which is then tried again by `_again`, on a new one.
+    Asking each time costs a round trip, and the server 0.1 ms: a fifth of a heartbeat, a third of a worker's question.
+    A connection that was cut within the while fails in its transaction, which `_again` then tries on a new one.
     """
 
     def used(_connection: Any, record: ConnectionPoolEntry) -> None:
