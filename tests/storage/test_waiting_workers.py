@@ -159,11 +159,13 @@ def test_a_renewal_leaves_alone_what_another_worker_holds_now(
     assert ledger.renew([theirs]) == [theirs]
 
 
+ON_A_SERVER = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+
+
+@ON_A_SERVER
 def test_renewals_in_any_order_never_wait_for_each_other_in_a_circle(
     ledger: Ledger, url: str, group: list[Claim], update: Updating
 ) -> None:
-    if ledger.file is not None:
-        pytest.skip("SQLite has one writer")
 
     def renew(held: list[Claim]) -> None:
         for step in range(1, 16):
@@ -184,11 +186,10 @@ def test_renewals_in_any_order_never_wait_for_each_other_in_a_circle(
 # Connections
 
 
+@ON_A_SERVER
 def test_a_connection_that_rested_is_asked_and_another_one_opened(
     ledger: Ledger, url: str, study_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if ledger.file is not None:
-        pytest.skip("SQLite has no connections that are cut")
     with psycopg.connect(url, autocommit=True) as connection:
 
         def cut() -> None:
