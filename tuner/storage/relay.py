@@ -56,6 +56,7 @@ _PARAMETERS = (
 )  # fmt: skip
 _STATUS = {0: "I", 2: "T", 3: "E"}  # libpq's PQTRANS_IDLE, PQTRANS_INTRANS, PQTRANS_INERROR
 _CLOSE_SECONDS = 2.0
+_CANCEL_SECONDS = 5.0
 
 
 class Lost(Exception):
@@ -148,7 +149,7 @@ class _Session:
         self._held = ExitStack()  # of the connection, while it is lent
         self._lent: Connection | None = None
         self._failed = False  # since the last Sync
-        self._asking: Any = None  # libpq's connection, while a statement runs
+        self._asking: Any = None  # the driver's connection, while a statement runs
 
     def hang_up(self) -> None:
         with suppress(OSError):
@@ -157,7 +158,7 @@ class _Session:
     def cancel(self) -> None:
         asking = self._asking
         if asking is not None:
-            asking.get_cancel().cancel()
+            asking.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def _serve(self) -> None:
         messages = Messages(self.client)
@@ -228,9 +229,9 @@ class _Session:
         except TunerError as error:
             return [failure("ERROR", _code_of(error), str(error))]
         driver: Any = connection.dialect.dbapi
-        self._asking = server = _libpq(connection)
+        self._asking = asking = connection.connection.driver_connection
         try:
-            return list(_asked(server, queries, driver.pq, self.client))
+            return list(_asked(asking, queries, driver.pq, self.client))
         except driver.Error as error:
             connection.invalidate()
             raise Lost(f"the connection to the server is lost: {error}") from error
@@ -295,24 +296,25 @@ def _batches(messages: Messages) -> Iterator[tuple[list[Query], bool]]:
             raise NotTaken(f"messages {kind.decode('ascii', 'replace')}")
 
 
-def _asked(server: Any, queries: list[Query], pq: Any, client: socket.socket) -> Iterator[bytes]:
+def _asked(connection: Any, queries: list[Query], pq: Any, client: socket.socket) -> Iterator[bytes]:
     """The answers of the server to queries, without the last message. Raises the driver's error where it is lost."""
+    server = connection.pgconn
     if len(queries) == 1:
         (query,) = queries
         _send(server, query)
         _flush(server)
-        while (result := _result(server, client)) is not None:
+        while (result := _result(connection, client)) is not None:
             yield _said(result, query, pq)
-    elif queries:
+    else:
         with _pipeline(server):
             for query in queries:
                 _send(server, query)
             server.pipeline_sync()
             _flush(server)
             for query in queries:
-                while (result := _result(server, client)) is not None:
+                while (result := _result(connection, client)) is not None:
                     yield _said(result, query, pq)
-            _result(server, client)  # of the Sync
+            _result(connection, client)  # of the Sync
 
 
 @contextmanager
@@ -337,14 +339,15 @@ def _flush(server: Any) -> None:
             server.consume_input()
 
 
-def _result(server: Any, client: socket.socket) -> Any:
+def _result(connection: Any, client: socket.socket) -> Any:
     """The next result; None after the last one of a query. Raises Ended where the client is gone before it comes."""
+    server = connection.pgconn
     watched = [server.socket, client]
     while server.is_busy():
         readable, _, _ = select.select(watched, [], [])
         if client in readable:
             if _has_hung_up(client):
-                server.get_cancel().cancel()
+                connection.cancel_safe(timeout=_CANCEL_SECONDS)
                 raise Ended
             watched.remove(client)
         if server.socket in readable:
