@@ -1,4 +1,4 @@
-"""Worker processes on PostgreSQL: one connection for all of them, the bits of one process, whatever happens meanwhile."""
+"""Worker processes on PostgreSQL: one connection for all, and the bits of one process, whatever happens meanwhile."""
 
 import threading
 from contextlib import contextmanager
@@ -71,12 +71,9 @@ def meanwhile(work):
 
 
 def workers():
-    """The processes that train: all descendants that are no fork server."""
-    return [
-        one
-        for one in psutil.Process().children(recursive=True)
-        if one.parent() and one.parent().pid != psutil.Process().pid
-    ]
+    """The processes that train: children of the fork server."""
+    own = psutil.Process()
+    return [one for child in own.children() for one in child.children()]
 
 
 def test_four_workers_and_their_coordinator_have_one_connection(bench, server, alone):
