@@ -16,7 +16,7 @@ from tuner.design.trial import Trial
 from tuner.execution import waiting
 from tuner.execution.waiting import Waiting, pause_seconds
 from tuner.records import Claim, State, TrialUpdate
-from tuner.storage import engine as engines
+from tuner.storage import server as engines
 from tuner.storage.claims import Left
 from tuner.storage.liveness import worker_id
 from tuner.storage.store import Ledger

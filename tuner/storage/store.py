@@ -37,13 +37,16 @@ from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.recording import insert_finished
+from tuner.storage.relay import Relay, opened_relay
 from tuner.storage.studies import LaunchRow, StudyRow
 
 C = TypeVar("C", bound=Conclusion)
 
 
-def open_ledger(url: str, *, create: bool = True) -> "Ledger":
+def open_ledger(url: str, *, create: bool = True, relay: str = "") -> "Ledger":
     """Open the Ledger at a URL, or at the path of an SQLite file; create it where there is none.
+
+    relay: the folder of a relay of the process that started this one, which lends it its connection to the server.
 
     Raises StorageError for what cannot be opened, is no Ledger, or is of a newer version.
     """
@@ -54,7 +57,7 @@ def open_ledger(url: str, *, create: bool = True) -> "Ledger":
     with creation_lock(file) if file is not None else nullcontext():
         if file is not None and create:
             create_empty(file)
-        database = Database(parsed)
+        database = Database(parsed, relay)
         try:
             create_or_migrate(database, create=create)
         except BaseException:
@@ -105,6 +108,10 @@ class Ledger:
     def safe_url(self) -> str:
         """The URL without the password."""
         return self._database.safe_url
+
+    def relay(self) -> Relay | None:
+        """Lends the connection to a server to processes that this one starts; None where each has to open its own."""
+        return opened_relay(self._database)
 
     @property
     def url(self) -> str:
