@@ -1,6 +1,7 @@
 """The backend that trains in this process."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -30,6 +31,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.settings import Profile
 
+POLL_SECONDS = 0.5  # between two looks of a worker process for which too little time is left
 _log = logging.getLogger(__name__)
 LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
@@ -44,7 +46,7 @@ class InProcess:
         check_profile(job.ledger, job.row, job.workload.machine.profile)
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
-            while not stop():
+            while not stop() and study.has_time():
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
                 if not claims:
@@ -58,7 +60,10 @@ class InProcess:
                     except (NotFusible, RuntimeError, MemoryError) as error:
                         if not study.planner.can_go_on(group, error):
                             raise
-            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+            why = "" if stop() else ", because too little time is left to begin another trial"
+            raise Interrupted(
+                f"stopped{why}; everything up to the last step is saved, run the same command again to go on"
+            )
 
 
 class _Study:
@@ -92,6 +97,14 @@ class _Study:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
         self.waiting.free_the_dead()
         return self.ledger.claim(self.row, worker=self.worker, lease_seconds=seconds, max_trials=size)
+
+    def has_time(self) -> bool:
+        """Whether another trial may be begun. A worker process waits for its coordinator then, which stops them all."""
+        while not self.machine.may_begin:
+            if self.machine.lease.renewed_here or self.stop():
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     @contextmanager
     def training(self, claims: Sequence[Claim]) -> Iterator[TrainingGroup]:
