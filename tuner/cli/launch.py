@@ -48,7 +48,8 @@ def launch(options: LaunchOptions) -> Exit:
 def worker(options: WorkerOptions) -> Exit:
     """Train what is left of every study that was launched, while somebody watches; the exit code."""
     # In a process of its own, so that its lease is renewed whatever the training does.
-    with open_session(replace(options, workers=options.workers or "1"), create=False) as session:
+    options = options if options.engine else replace(options, workers=options.workers or "1")
+    with open_session(options, create=False) as session:
         rows = session.ledger.studies(session.name)
         trained = 0
         with stop_on_signal() as asked:

@@ -15,11 +15,14 @@ from tuner.cli.options import (
     AllowChangedCode,
     AllowInexact,
     Checkpoints,
+    Cpus,
     Device,
     DryRun,
+    EngineName,
     Expanded,
     Format,
     Fuse,
+    Gpus,
     KeepCheckpoints,
     LaunchedRound,
     MaxTrainSteps,
@@ -80,6 +83,9 @@ class TrainingOptions:
     threads: Threads = 1
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
+    engine: EngineName = None
+    cpus: Cpus = 1.0
+    gpus: Gpus = 0.0
     stall_timeout: StallTimeout = STALL_SECONDS
     fuse: Fuse = "auto"
     profile: ProfileOption = Profile.exact
@@ -94,7 +100,7 @@ class TrainingOptions:
         """The same options with the fork server that worker processes are forked from, where there will be some."""
         if sys.stderr.isatty() and not self.quiet:
             print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
-        workers = None if getattr(self, "dry_run", False) else self.workers
+        workers = None if getattr(self, "dry_run", False) or self.engine else self.workers
         with early_fork_server(workers, self.device, self.threads, self.study) as fork_server:
             yield replace(self, fork_server=fork_server)
 

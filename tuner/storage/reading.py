@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, or_, select
 
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
@@ -243,6 +243,28 @@ def count_states(connection: Connection, study_id: int) -> dict[State, int]:
     known = {state: counted.pop(state.value, 0) for state in State}
     known[State.FAILED] += sum(counted.values())  # a state that there is not: the trial is unreadable
     return known
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProgress:
+    """How far a trial is, without its curves and files. finished: when it ended, by the clock of the database."""
+
+    number: int
+    state: State
+    step: int
+    fence: int
+    finished: float | None
+
+
+def trials_in_progress(connection: Connection, study_id: int, since: float) -> list[TrialProgress]:
+    """The trials that run, and those that ended at this time of the database or later."""
+    ended = trial.c.finished >= since
+    running = trial.c.state == State.RUNNING.value
+    columns = (trial.c.number, trial.c.state, trial.c.step, trial.c.fence, trial.c.finished)
+    query = select(*columns).where(trial.c.study_id == study_id, or_(running, ended)).order_by(trial.c.number)
+    return [
+        TrialProgress(row.number, _state(row), row.step, row.fence, row.finished) for row in connection.execute(query)
+    ]
 
 
 def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:
