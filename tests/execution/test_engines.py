@@ -198,8 +198,7 @@ class LocalProcesses:
         if process is not None:
             with suppress(BrokenPipeError):
                 process.stdin.close()
-            process.wait()
-            self.readers.pop(process).join()
+            self.readers.pop(process).join()  # it waits for its end
             process.stdout.close()
 
     def close(self):
@@ -233,21 +232,22 @@ def test_a_backend_over_an_engine_trains_the_same_bits_and_sees_it_in_the_ledger
 
 
 def test_a_seat_that_is_killed_takes_its_worker_with_it_and_its_trials_go_on(tmp_path, local):
-    alone, seats = Bench(tmp_path / "alone", steps=3000), Bench(tmp_path / "seats", steps=3000)
+    alone, seats = Bench(tmp_path / "alone", trials=2, steps=400), Bench(tmp_path / "seats", trials=2, steps=400)
     alone.run(0)
-    family = []
+    killed = []
 
     class Kills(Heard):
         def trial_stepped(self, claim, step):
-            if step and not family:
-                seat = psutil.Process(_pid(local.processes[0]))
-                family.extend([seat, *seat.children(recursive=True)])
-                seat.kill()
+            if step and not killed:
+                ((worker,),) = seats.rows("select distinct worker from trial where state = 'running'")
+                killed.append(psutil.Process(int(worker.split(":")[1])))
+                psutil.Process(_pid(local.processes[0])).kill()
+                wait_for(lambda: not killed[0].is_running() or killed[0].status() == psutil.STATUS_ZOMBIE)
 
-    seats.run(2, backend=backend(seats, local), listener=Kills())
-    assert len(family) >= 2
-    wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+    seats.run(1, backend=backend(seats, local, 1), listener=Kills())
+    assert len(killed) == 1
     assert seats.rows() == alone.rows()
+    assert max(seats.rows("select fence from trial")) == (2,)
 
 
 def test_a_stop_saves_and_gives_back_without_counting_an_attempt(tmp_path, local):
