@@ -41,7 +41,9 @@ def cpu_seconds(processes):
 
 def family(mark, command):
     """The command's processes, and all that mention the cluster's folder, or the study's, or are forked by them."""
-    found = {one.pid: one for one in (psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True))}
+    found = {
+        one.pid: one for one in (psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True))
+    }
     for one in psutil.process_iter(["cmdline"]):
         line = " ".join(one.info["cmdline"] or ())
         if mark in line or "fork_server_process --listen" in line:
@@ -99,7 +101,9 @@ def main():
                 folder.mkdir()
                 found.setdefault(kind, []).append(round(spent(folder, workers, cluster), 2))
             best = {kind: min(seconds) for kind, seconds in found.items()}
-            print(json.dumps({"workers": workers, "cpu_seconds": found, "ratio": round(best["ray"] / best["plain"], 2)}))
+            print(
+                json.dumps({"workers": workers, "cpu_seconds": found, "ratio": round(best["ray"] / best["plain"], 2)})
+            )
         finally:
             cluster.close()
 

@@ -17,7 +17,7 @@ from support.study_files import write_study
 from tuner.storage.engine import parsed_url
 from tuner.storage.schema import metadata
 
-TRIALS, STEPS = 4, 4000
+TRIALS, STEPS = 4, 6000
 KILLS = 10
 CURVES = (
     "select t.number, m.step, n.name, m.value from measurement m join trial t on t.id = m.trial_id "
@@ -126,7 +126,7 @@ def test_actors_killed_ten_times_train_the_same_bits(study, alone):
     """SIGKILL of an actor at random steps; Ray starts it again, and the Ledger goes on."""
     source, launch = random.Random(5), study.start()
     for _ in range(KILLS):
-        study.wait_for_steps(source.randrange(1, 600), alive=[launch])
+        study.wait_for_steps(source.randrange(1, 150), alive=[launch])
         wait_for(lambda: study.seats(), alive=[launch])
         victim = source.choice(study.seats())
         victim.kill()

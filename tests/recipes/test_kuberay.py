@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -16,7 +17,6 @@ from tuner.cli.program import parser_of
 from tuner.execution.engines import parsed_engine
 
 FILE = Path(__file__).parents[2] / "docs/recipes/kuberay-rayjob.yaml"
-kubernetes_validate = pytest.importorskip("kubernetes_validate")
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def main() -> None:
     """Do what the command says, until it is gone."""
     system.end_with_the_parent()
     channel = Channel(os.dup(1))
-    os.dup2(2, 1)  # Ray prints what its workers print
+    os.dup2(2, 1)  # what Ray prints is no message
     ignore_signals()  # the command hears them, and says what is to be done
     words: queue.Queue[Message | None] = queue.Queue()
     threading.Thread(target=_listen, args=(words,), daemon=True).start()
@@ -116,7 +116,7 @@ class _Driver:
         self.channel.send("connected", nodes=nodes, grows=_may_grow())
 
     def _connect(self, address: str, working_dir: str) -> None:
-        known: Message = {"log_to_driver": True, "logging_level": logging.ERROR}
+        known: Message = {"log_to_driver": False, "logging_level": logging.ERROR}
         if working_dir:
             known["runtime_env"] = {"working_dir": working_dir}
         if address not in ("", "auto"):
