@@ -27,7 +27,8 @@ class MachineOptions(TypedDict, total=False):
     workers_per_gpu: processes that may share one GPU. stall_seconds: a worker without a step for so long is replaced.
     fuse: how many trials train as one stacked model, "auto" or "off". profile: "exact" keeps the bits of each trial
     alone. keep_bytes: room for the checkpoints of a study. allow_changed_code: continue a study whose code changed.
-    allow_inexact: take steps over from trials that were trained under other Numerics.
+    allow_inexact: take steps over from trials that were trained under other Numerics. engine: what starts workers
+    elsewhere, "ray" or "ray://HOST:PORT"; cpus, gpus: what each of `workers` needs there.
     """
 
     device: str | None
@@ -39,6 +40,9 @@ class MachineOptions(TypedDict, total=False):
     keep_bytes: int | None
     allow_changed_code: bool
     allow_inexact: bool
+    engine: str | None
+    cpus: float
+    gpus: float
 
 
 @contextmanager

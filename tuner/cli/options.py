@@ -136,6 +136,24 @@ Workers = Annotated[
 WorkersPerGpu = Annotated[
     int, typer.Option(min=1, help="How many worker processes may share a GPU.", rich_help_panel=MACHINE)
 ]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="ray[://HOST:PORT]",
+        help="Train in --workers workers on a Ray cluster: on the one that is there, or on one of its own.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+    ),
+]
+Cpus = Annotated[
+    float,
+    typer.Option(min=0.0, metavar="X", help="With --engine: CPUs of a worker; 0.5 is half.", rich_help_panel=MACHINE),
+]
+Gpus = Annotated[
+    float,
+    typer.Option(min=0.0, metavar="X", help="With --engine: GPUs of a worker; 0.5 is half.", rich_help_panel=MACHINE),
+]
 Fuse = Annotated[
     str,
     typer.Option(

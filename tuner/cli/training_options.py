@@ -16,11 +16,14 @@ from tuner.cli.options import (
     AllowChangedCode,
     AllowInexact,
     Checkpoints,
+    Cpus,
     Device,
     DryRun,
+    EngineName,
     Expanded,
     Format,
     Fuse,
+    Gpus,
     KeepCheckpoints,
     LaunchedRound,
     MaxSeconds,
@@ -83,6 +86,9 @@ class TrainingOptions:
     threads: Threads = 1
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
+    engine: EngineName = None
+    cpus: Cpus = 1.0
+    gpus: Gpus = 0.0
     stall_timeout: StallTimeout = STALL_SECONDS
     fuse: Fuse = "auto"
     profile: ProfileOption = Profile.exact
@@ -107,7 +113,7 @@ class TrainingOptions:
             print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
         if limit is not None and not self.quiet:
             print(limit.told, file=sys.stderr)
-        workers = None if dry_run else self.workers
+        workers = None if dry_run or self.engine else self.workers
         with (
             limit.observed() if limit is not None else nullcontext(),
             early_fork_server(workers, self.device, self.threads, self.study) as fork_server,

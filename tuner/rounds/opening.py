@@ -17,10 +17,13 @@ from tuner.design.stages import Stage
 from tuner.design.words import check_machine
 from tuner.errors import StorageError
 from tuner.execution.backend import Backend
+from tuner.execution.engines import check_share, parsed_engine
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
+from tuner.execution.on_engine import OnEngine, SeatPlan
+from tuner.execution.ray_engine import RayEngine
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
 from tuner.rounds.presence import LaunchPresence
@@ -42,7 +45,8 @@ class SessionOptions:
     storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
     checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
-    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun.
+    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun. engine: what
+    starts workers elsewhere, as --engine says it; cpus, gpus: for each of them.
     """
 
     storage: str | None = None
@@ -59,6 +63,9 @@ class SessionOptions:
     allow_inexact: bool = False
     fork_server: ForkServer | None = None
     claims_until: float | None = None
+    engine: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
 
 
 @contextmanager
@@ -153,6 +160,16 @@ def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machin
 @contextmanager
 def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the session."""
+    if options.engine is not None:
+        choice = parsed_engine(options.engine)
+        check_share("--cpus", options.cpus)
+        check_share("--gpus", options.gpus)
+        plan = SeatPlan(options.workers or 0, options.cpus, options.gpus)
+        url = complete_url(options.storage or default_url())
+        with closing(OnEngine(url, RayEngine(choice.address), plan)) as on_engine:
+            on_engine.check(loaded.study_file)
+            yield on_engine
+        return
     if options.workers is None:
         yield InProcess()
         return

@@ -438,6 +438,10 @@ class Ledger:
         """
         return self._database.read(lambda connection: reading.studies_left(connection, campaigns))
 
+    def progress(self, study_id: int, since: float = 0.0) -> list[reading.TrialProgress]:
+        """The trials that run, and those that ended at this time of the database or later; one short read."""
+        return self._database.read(lambda connection: reading.trials_in_progress(connection, study_id, since))
+
     def first_start(self, study_id: int) -> float | None:
         """When the first trial of a study was started, in seconds since 1970; None where that was not recorded."""
         return self._database.read(lambda connection: reading.first_start(connection, study_id))
