@@ -19,6 +19,7 @@ from tuner.errors import (
 from tuner.execution.backend import Job, Listener, Stop
 from tuner.execution.fusing import FusionPlanner, TrainingGroup
 from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
+from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.quota import keep_within
 from tuner.records import Claim, State, TrialUpdate
 from tuner.records.conclusions import StudyProfile
@@ -47,6 +48,7 @@ class InProcess:
         check_profile(job.ledger, job.row, job.workload.machine.profile)
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
+            study.others.check()
             while not stop():
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
@@ -76,6 +78,7 @@ class _Study:
         fingerprint = job.workload.fingerprint(job.row.study)
         setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
         self.engine = job.workload.engine(setup)
+        self.others = OtherNumerics(job, setup.numerics, tells=self.machine.lease.renewed_here)
         self.planner = FusionPlanner(job, self.engine, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
         self.worker = worker_id()
         self.held: list[Claim] = []
@@ -88,12 +91,25 @@ class _Study:
     def claimed(self) -> list[Claim]:
         """The next trials, those of workers that died first."""
         self.held = retried(self._claim, self.stop)
+        if self.held:
+            self._look_at_numerics()
         return self.held
+
+    def _look_at_numerics(self) -> None:
+        """Before a claimed trial is trained: whether the study is still trained under the Numerics here."""
+        try:
+            retried(self.others.check_claimed, self.stop)
+            self.others.note(self.held)
+        except TunerError:
+            self.ledger.release(self.held)
+            raise
 
     def _claim(self) -> list[Claim]:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
         self.ledger.forget_dead_workers(self.row.study_id)
-        return self.ledger.claim(self.row, worker=self.worker, lease_seconds=seconds, max_trials=size)
+        return self.ledger.claim(
+            self.row, worker=self.worker, lease_seconds=seconds, max_trials=size, numerics=self.others.numerics
+        )
 
     def wait_for_others(self) -> bool:
         """Wait a little where other workers hold trials, which are ours should they die; False where none does."""

@@ -34,6 +34,7 @@ from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
+from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.recorded_fusions import RecordedFusions
 from tuner.execution.remote_job import StudyTask, setup_of, task_of
 from tuner.execution.worker_handle import WorkerHandle
@@ -42,6 +43,7 @@ from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.engine import Asked, Engine
+from tuner.training.numerics import choose_device
 from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
@@ -187,6 +189,10 @@ class _Coordinator:
         self.machine = job.workload.machine
         self.listener = listener
         self.workers = workers
+        self.others = {
+            device: OtherNumerics(job, job.workload.numerics_on(choose_device(device), job.row.study), tells=True)
+            for device in {worker.setup.machine.device for worker in workers}
+        }
         self.failures: list[str] = []
         self.deaths_at_start = 0
         self.worker_stopped = False
@@ -194,6 +200,8 @@ class _Coordinator:
         self.renewed = self.looked = time.monotonic()
 
     def work(self, task: StudyTask, stop: Stop) -> None:
+        for others in self.others.values():
+            others.check()
         for worker in self.workers:
             worker.assign(task)
         while any(worker.busy for worker in self.workers) and not (stop() or self.worker_stopped):
@@ -252,6 +260,7 @@ class _Coordinator:
             worker.ready, self.deaths_at_start = True, 0
         elif kind == "started":
             worker.claims[message["trial"]] = claim = self._claim(message)
+            self.others[worker.setup.machine.device].note([claim])
             self.listener.trial_started(claim)
         elif kind == "stepped" and message["trial"] in worker.claims:
             self.listener.trial_stepped(worker.claims[message["trial"]], message["step"])
@@ -286,7 +295,8 @@ class _Coordinator:
         record = self.ledger.trial(self.row.study_id, message["trial"])
         trial = record.readable_trial()
         resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
-        return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
+        under = message["begun_under"]
+        return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed, begun_under=under)
 
     def _replace(self, worker: WorkerHandle, task: StudyTask, reason: str) -> None:
         """Release the claims of a dead worker, counting the attempt, and start another."""

@@ -35,7 +35,7 @@ class Claim:
     """The right to train a trial: `fence` guards every write, `checkpoints` tell from which step it is resumed.
 
     Without any checkpoint, the trial may start from one of `prefixes`, the longest first. `farthest`: the farthest
-    step of the trial that was ever committed.
+    step of the trial that was ever committed. `begun_under`: the text of the Numerics of its last commit, if any.
     """
 
     trial_id: int
@@ -46,6 +46,7 @@ class Claim:
     prefixes: tuple[Prefix, ...] = ()
     inherited: Inherited = NOT_INHERITED
     farthest: int = 0
+    begun_under: str | None = None
 
     @property
     def first_step(self) -> int:
