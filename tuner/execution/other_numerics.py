@@ -78,8 +78,9 @@ class OtherNumerics:
         )
 
     def _say(self, different: Sequence[str], words: str) -> None:
-        """Warn, once a process for all studies that differ alike."""
-        if self.tells and "; ".join(different) not in self.told:
+        """Warn, once a process for all studies that differ alike. Of packages alone the launch has told."""
+        new = any(not one.startswith("package ") for one in different) and "; ".join(different) not in self.told
+        if self.tells and new:
             self.told.add("; ".join(different))
             _log.warning("%s", words)
 

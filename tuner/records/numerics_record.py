@@ -109,4 +109,4 @@ def _told(value: object) -> str:
     """A value in words; "nothing" where it is not there."""
     if value is None:
         return "nothing"
-    return " ".join(map(str, value)) if isinstance(value, list) else shown(str(value))
+    return " ".join(map(str, value)) or "nothing" if isinstance(value, list) else shown(str(value))
