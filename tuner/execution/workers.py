@@ -79,7 +79,10 @@ class Workers:
             return
         self.workers = self.workers or self.started(loaded, count)
         coordinator = _Coordinator(job, listener, self.workers)
+        coordinator.others = _numerics_of(job, self.workers)
         try:
+            for others in coordinator.others.values():
+                others.check()
             with signals.SHUTDOWN.in_hand(coordinator.give_back):
                 coordinator.work(task_of(job), stop)
         except BaseException:
@@ -111,6 +114,15 @@ class Workers:
             worker.close()
         if self.fork_server is not None:
             self.fork_server.close()
+
+
+def _numerics_of(job: Job, workers: Sequence[WorkerHandle]) -> dict[str | None, OtherNumerics]:
+    """The Numerics of workers, by device; what follows from them is said here, once for all of them."""
+    on = {worker.setup.machine.device for worker in workers}
+    return {
+        device: OtherNumerics(job, job.workload.numerics_on(choose_device(device), job.row.study), tells=True)
+        for device in on
+    }
 
 
 def check_workers(machine: Machine) -> None:
@@ -189,10 +201,7 @@ class _Coordinator:
         self.machine = job.workload.machine
         self.listener = listener
         self.workers = workers
-        self.others = {
-            device: OtherNumerics(job, job.workload.numerics_on(choose_device(device), job.row.study), tells=True)
-            for device in {worker.setup.machine.device for worker in workers}
-        }
+        self.others: dict[str | None, OtherNumerics] = {}  # by the device of a worker
         self.failures: list[str] = []
         self.deaths_at_start = 0
         self.worker_stopped = False
@@ -200,8 +209,6 @@ class _Coordinator:
         self.renewed = self.looked = time.monotonic()
 
     def work(self, task: StudyTask, stop: Stop) -> None:
-        for others in self.others.values():
-            others.check()
         for worker in self.workers:
             worker.assign(task)
         while any(worker.busy for worker in self.workers) and not (stop() or self.worker_stopped):
@@ -260,7 +267,8 @@ class _Coordinator:
             worker.ready, self.deaths_at_start = True, 0
         elif kind == "started":
             worker.claims[message["trial"]] = claim = self._claim(message)
-            self.others[worker.setup.machine.device].note([claim])
+            if worker.setup.machine.device in self.others:
+                self.others[worker.setup.machine.device].note([claim])
             self.listener.trial_started(claim)
         elif kind == "stepped" and message["trial"] in worker.claims:
             self.listener.trial_stepped(worker.claims[message["trial"]], message["step"])

@@ -174,6 +174,7 @@ def _claim(row: Row[Any], declared: Trial, fence: int, attempt: int, checkpoints
     return Claim(
         row.id, fence, declared, attempt, checkpoints,
         inherited=inherited_of(row), farthest=row.farthest, begun_under=row.numerics,
+        seconds=row.trained_seconds or 0.0,
     )  # fmt: skip
 
 
