@@ -266,10 +266,7 @@ class _Coordinator:
         if kind == "ready":
             worker.ready, self.deaths_at_start = True, 0
         elif kind == "started":
-            worker.claims[message["trial"]] = claim = self._claim(message)
-            if worker.setup.machine.device in self.others:
-                self.others[worker.setup.machine.device].note([claim])
-            self.listener.trial_started(claim)
+            self._started(worker, self._claim(message))
         elif kind == "stepped" and message["trial"] in worker.claims:
             self.listener.trial_stepped(worker.claims[message["trial"]], message["step"])
         elif kind == "ended" and message["trial"] in worker.claims:
@@ -283,6 +280,12 @@ class _Coordinator:
             self.worker_stopped |= kind == "stopped"
         elif kind == "fault":
             self._fault(message)
+
+    def _started(self, worker: WorkerHandle, claim: Claim) -> None:
+        worker.claims[claim.trial.number] = claim
+        if worker.setup.machine.device in self.others:
+            self.others[worker.setup.machine.device].note([claim])
+        self.listener.trial_started(claim)
 
     def _fault(self, message: Message) -> None:
         """Raise the error of a worker. A worker whose device is lost ends and is replaced."""
