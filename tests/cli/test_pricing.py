@@ -6,6 +6,7 @@ from support.tiny import tiny_study
 from tuner.budget.step_budget import StepBudget
 from tuner.cli.launch import print_plan
 from tuner.records import Price
+from tuner.records.hourly_price import parsed_price
 from tuner.rounds.launch import Plan
 from tuner.rounds.plan import planned_trials
 
@@ -35,3 +36,17 @@ def test_a_declared_precision_is_priced_in_multiples_of_float32(capsys):
     assert "fp16 is 1.6x of float32 on this processor, in steps a second:" not in said
     print_plan(Plan(study, trials, Price(1.0, 1.0, 1, 1)))
     assert "float32" not in capsys.readouterr().err
+
+
+def test_a_price_of_an_hour_is_a_column_and_a_sum(capsys):
+    study = tiny_study(num_trials=2, budget=StepBudget(100, 2))
+    # 2 trials of 100 steps of 36 ms and 50 evaluations of 72 ms are 14.4 s, which is 0.004 hours.
+    plan = Plan(study, planned_trials(study), Price(36.0, 72.0, 1, 1))
+    print_plan(plan, plan, price=parsed_price("2.50"))
+    told = capsys.readouterr()
+    assert told.out.split("\n")[0].split()[-2:] == ["cost", "disk"]
+    assert [line.split()[-3] for line in told.out.splitlines()[1:]] == ["0.01", "0.01"]
+    assert "about 0.02 (at 2.50 an hour of a worker)" in " ".join(told.err.split())
+    print_plan(plan)
+    told = capsys.readouterr()
+    assert "cost" not in told.out + told.err

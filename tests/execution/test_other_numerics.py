@@ -203,7 +203,7 @@ def test_a_rule_that_is_declared_later_refuses_a_study_that_is_mixed_already(job
 def test_of_two_who_begin_at_once_one_is_refused_with_its_claim_in_hand(job):
     first, second = (OtherNumerics(job("refuse"), one, tells=True) for one in (HERE, THERE))
     first.check()
-    second.check()  # nobody has claimed yet, so it decides anew
+    second.check()  # nobody has claimed yet, so it decides
     trained_under(job(), THERE)
     second.check_claimed()
     with pytest.raises(StudyChanged):

@@ -234,7 +234,7 @@ class Ledger:
     def begin_under(self, row: StudyRow, mine: StudyNumerics) -> StudyNumerics:
         """The Numerics under which a study was begun: those of its first trial; `mine` where none is in training.
 
-        The first who begins decides, in one transaction; while nothing is trained, whoever comes decides anew.
+        The first who begins decides, in one transaction; while nothing is trained, whoever comes decides.
         """
         return self._database.write(lambda connection: claims.begin_under(connection, row, mine))
 
