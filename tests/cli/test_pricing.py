@@ -1,6 +1,11 @@
 """What a dry run says about time, by hand: 2 trials of 100 steps of 1 ms, 50 evaluations each."""
 
+import json
+import sqlite3
+from contextlib import closing
+
 import pytest
+from support.study_files import write_study
 from support.tiny import tiny_study
 
 from tuner.budget.step_budget import StepBudget
@@ -50,3 +55,24 @@ def test_a_price_of_an_hour_is_a_column_and_a_sum(capsys):
     print_plan(plan)
     told = capsys.readouterr()
     assert "cost" not in told.out + told.err
+
+
+def test_status_and_report_say_what_was_spent_by_hand(tuner, tmp_path):
+    write_study(tmp_path, steps=20, trials=2)
+    assert tuner("launch", "tiny.py", "-q").code == 0
+    file = tmp_path / "runs" / "tuner.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        recorded = connection.execute("select trained_seconds from trial").fetchall()
+        assert all(seconds > 0.0 for (seconds,) in recorded)
+        connection.execute("update trial set trained_seconds = 1800.0 * (number + 1)")  # half an hour, and one
+    told = tuner("status", "--price-per-hour", "2.50")
+    assert "about 3.75 (at 2.50 an hour of a worker) spent on 1.5 hours of training so far" in told.err
+    (row,) = json.loads(tuner("status", "--price-per-hour", "2.50", "-f", "json").out)
+    assert (row["hours"], row["cost"]) == (1.5, 3.75)
+    assert tuner("report", "tiny", "-o", "priced.html", "--price-per-hour", "2.50").code == 0
+    page = (tmp_path / "priced.html").read_text()
+    assert "At 2.50 an hour of a worker the trials cost about 3.75 so far, for 1.5 hours" in page
+    assert "1.88" in page, "a trial, on average"
+    assert tuner("report", "tiny", "-o", "plain.html").code == 0
+    assert "an hour of a worker" not in (tmp_path / "plain.html").read_text()
+    assert "cost" not in json.loads(tuner("status", "-f", "json").out)[0]
