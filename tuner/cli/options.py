@@ -239,6 +239,16 @@ AllowInexact = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+PricePerHour = Annotated[
+    str | None,
+    typer.Option(
+        "--price-per-hour",
+        metavar="PRICE",
+        help="What an hour of one worker costs, like 2.50; costs are then shown in the same currency.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+    ),
+]
 KeepCheckpoints = Annotated[
     str | None,
     typer.Option(

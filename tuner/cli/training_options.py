@@ -30,6 +30,7 @@ from tuner.cli.options import (
     MaxTrainSteps,
     NumTrials,
     OutputFormat,
+    PricePerHour,
     Profile,
     ProfileOption,
     Quiet,
@@ -135,6 +136,7 @@ class RunOptions(TrainingOptions):
         int, typer.Option(min=0, help="How often to widen a round whose best points lie at the limit of a range.")
     ] = 0
     dry_run: DryRun = False
+    price_per_hour: PricePerHour = None
     retry_failed: RetryFailed = False
 
 
@@ -151,6 +153,7 @@ class PlanOptions:
         int | None,
         typer.Option(min=1, help="With --total-steps: the number of rounds. Default: as declared.", show_default=False),
     ] = None
+    price_per_hour: PricePerHour = None
     storage: Storage = None
     device: Device = None
     threads: Threads = 1
@@ -187,6 +190,7 @@ class LaunchOptions(TrainingOptions):
     trials: NumTrials = None
     dry_run: DryRun = False
     verbose: Verbose = False
+    price_per_hour: PricePerHour = None
     retry_failed: RetryFailed = False
     expanded: Expanded = False
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from tuner.analysis.frames import not_promised, promises_of
 from tuner.analysis.round_frames import campaign_name
+from tuner.analysis.spending import spent_words, with_costs
 from tuner.analysis.stage_chain import chain_frame, recorded_stage
 from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.exit_codes import Exit
@@ -19,6 +20,7 @@ from tuner.design.file_names import declares_one
 from tuner.design.stages import Stage, is_study_file, split_stage
 from tuner.design.study_file import declared_stages
 from tuner.errors import DeclarationError
+from tuner.records.hourly_price import parsed_price
 from tuner.shown import shown, word
 from tuner.storage.copies import FolderAdoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
@@ -32,11 +34,15 @@ SHOWN = 10  # files that are named one by one
 
 def status(options: StatusOptions) -> None:
     """Print a row for each study of a campaign, of the stages of a study file, or of all."""
+    price, costs = parsed_price(options.price_per_hour), []
     with opened(options.storage, create=False) as ledger:
         stages = stages_meant(options.study) if options.study else []
         names = [one.name for one in stages] if stages else named_campaigns(ledger, options.study)
         known = [name for name in names if name in ledger.campaigns()]
         frame = standing(ledger, known)
+        if price is not None:
+            frame = with_costs(frame, ledger, price.value)
+            costs = [f"{shown(name)}: {spent_words(ledger, name, price)}" for name in known]
         weaker = [words for name in known for words in weaker_words(ledger, name)]
         chain = [recorded_stage(ledger, name) for name in names]
     in_table = options.form is Format.table and len(frame) > 0
@@ -49,7 +55,7 @@ def status(options: StatusOptions) -> None:
     for stage in stages:
         if stage.name not in known:
             say(f"not launched yet: {stage.words}")
-    for words in weaker:
+    for words in (*weaker, *costs):
         say(words)
 
 

@@ -54,7 +54,7 @@ class LoopTrainer(Committing):
         Raises LeaseLost when another worker owns the trial, WorkloadError where the loop breaks its contract.
         """
         self.ended, claim, device = {}, claims[0], self.loop_setup.device
-        self.committed_at = time.monotonic()
+        self.committed_at = self.counted_at = time.monotonic()
         try:
             with callers_generators_restored(device), closing(self.saver):
                 book = Logbook(self.setup, claim, LoopTrainee(self.loop_setup, claim.trial))

@@ -19,6 +19,7 @@ from tuner.errors import (
 from tuner.execution.backend import Job, Listener, Stop
 from tuner.execution.fusing import FusionPlanner, TrainingGroup
 from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
+from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.quota import keep_within
 from tuner.execution.waiting import Waiting
 from tuner.records import Claim, State, TrialUpdate
@@ -46,6 +47,7 @@ class InProcess:
         check_profile(job.ledger, job.row, job.workload.machine.profile)
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
+            study.others.check()
             while not stop() and study.has_time():
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
@@ -78,6 +80,7 @@ class _Study:
         fingerprint = job.workload.fingerprint(job.row.study)
         setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
         self.engine = job.workload.engine(setup)
+        self.others = OtherNumerics(job, setup.numerics, tells=self.machine.lease.renewed_here)
         self.planner = FusionPlanner(job, self.engine, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
         self.worker = worker_id()
         self.held: list[Claim] = []
@@ -91,12 +94,25 @@ class _Study:
     def claimed(self) -> list[Claim]:
         """The next trials, those of workers that died first."""
         self.held = retried(self._claim, self.stop)
+        if self.held:
+            self._look_at_numerics()
         return self.held
+
+    def _look_at_numerics(self) -> None:
+        """Before a claimed trial is trained: whether the study is still trained under the Numerics here."""
+        try:
+            retried(self.others.check_claimed, self.stop)
+            self.others.note(self.held)
+        except TunerError:
+            self.ledger.release(self.held)
+            raise
 
     def _claim(self) -> list[Claim]:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
         self.waiting.free_the_dead()
-        return self.ledger.claim(self.row, worker=self.worker, lease_seconds=seconds, max_trials=size)
+        return self.ledger.claim(
+            self.row, worker=self.worker, lease_seconds=seconds, max_trials=size, numerics=self.others.numerics
+        )
 
     def has_time(self) -> bool:
         """Whether another trial may be begun. A worker process waits for its coordinator then, which stops them all."""

@@ -24,7 +24,7 @@ from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
-from tuner.records import MeasuredPromises, Promises
+from tuner.records import MeasuredPromises, Numerics, Promises
 from tuner.records.conclusions import StageStart
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -53,6 +53,7 @@ class LoadedWorkload:
     campaign: which one of the study file, "" for its last. inherited: the weights of an earlier stage that its models
     start from.
     inspected: what was inspected in this process and is not inspected again (see `training.engine.Asked`).
+    told_numerics: what was said of other Numerics and is not said again.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class LoadedWorkload:
         self.looks = Looks()
         self.device: torch.device = choose_device(machine.device)
         self.inspected: set[tuple[object, ...]] = set()
+        self.told_numerics: set[str] = set()
         prepare_numerics(self.device, machine.threads)
         keep_freed_memory()
 
@@ -173,9 +175,13 @@ class LoadedWorkload:
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         self._know_data()
-        declared = study.declares_precision and isinstance(self.workload, Workload)
-        known = numerics(self.device, self.machine.profile, self._packages(study), declared=declared)
+        known = self.numerics_on(self.device, study)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
+
+    def numerics_on(self, device: torch.device, study: Study) -> Numerics:
+        """The Numerics of a study on a device of this machine."""
+        declared = study.declares_precision and isinstance(self.workload, Workload)
+        return numerics(device, self.machine.profile, self._packages(study), declared=declared)
 
     def _packages(self, study: Study) -> Mapping[str, str]:
         """The packages that decide the bits of a study: those of the user's code, and those of its optimizers."""

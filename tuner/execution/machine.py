@@ -48,6 +48,8 @@ class Machine:
         The bits are the same.
     profile: "exact" keeps the bits of each trial alone; "fast" keeps its values up to rounding.
     allow_inexact: trials may start from prefixes that were trained under other Numerics; they are marked.
+    other_numerics: what a study does that was begun under other Numerics than those here: "mark" the trials that are
+        trained here, or "refuse" to train any.
     quota: how much room the checkpoints of a study may take; None is all that they need.
     commit_seconds: between durable commits of a trial in training.
     worker_count: how many processes share the trials of a study; None is as many as pay.
@@ -69,6 +71,7 @@ class Machine:
     workers_per_gpu: int = 1
     stall_seconds: float = STALL_SECONDS
     claims_until: float | None = None
+    other_numerics: str = "mark"
 
     @property
     def may_begin(self) -> bool:

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tuner.design.campaign import Campaign
 from tuner.design.own_loop import OwnLoop
 from tuner.design.stages import Stage
 from tuner.design.words import check_machine
-from tuner.errors import StorageError
+from tuner.errors import InputError, StorageError
 from tuner.execution.backend import Backend
 from tuner.execution.engines import check_share, parsed_engine
 from tuner.execution.fork_server import ForkServer
@@ -86,12 +86,14 @@ def opened_session(
     campaign: Campaign = stage.campaign
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
+    _check_inexact(campaign, options)
     engine = engine_of(campaign.workload)
     most = max(stage.candidates, *(one.promote or 1 for one in campaign.rounds))
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
-        loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
+        machine = replace(_machine(options, root, quota), other_numerics=campaign.other_numerics)
+        loaded = LoadedWorkload(campaign.workload, machine, study_file, engine)
         asked = AskedStart(ledger, stage, root, options.checkpoints)
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
@@ -111,6 +113,15 @@ def opened_session(
                 assumed_steps=likely_inherited(stage),
                 at_work=presence.begin,
             )
+
+
+def _check_inexact(campaign: Campaign, options: SessionOptions) -> None:
+    """Raise InputError where the study wants one set of Numerics and the command takes steps of others."""
+    if options.allow_inexact and campaign.other_numerics == "refuse":
+        raise InputError(
+            'other_numerics="refuse" keeps trials to one set of Numerics, and --allow-inexact (allow_inexact=True) '
+            "lets them start from steps trained under others: leave one of them out"
+        )
 
 
 def _start_of(asked: AskedStart, dry_run: bool) -> StartWeights | None:

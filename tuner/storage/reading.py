@@ -110,6 +110,7 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
         checkpoints=checkpoints,
         inherited=inherited_of(row),
         groups=groups,
+        seconds=row.trained_seconds,
     )
 
 

@@ -18,12 +18,13 @@ from tuner.records import (
     Claim,
     FinishedTrial,
     Measurement,
+    Numerics,
     Prefix,
     State,
     TrialRecord,
     TrialUpdate,
 )
-from tuner.records.conclusions import Conclusion, FusionChoice, Retention
+from tuner.records.conclusions import Conclusion, FusionChoice, Retention, StudyNumerics
 from tuner.storage import claims, curves, identity, reading, recording, studies
 from tuner.storage.backups import copy_sqlite, dump_postgresql
 from tuner.storage.claims import Left
@@ -239,6 +240,13 @@ class Ledger:
             lambda connection: studies.first_conclusion(connection, campaign, concluded, study_id)
         )
 
+    def begin_under(self, row: StudyRow, mine: StudyNumerics) -> StudyNumerics:
+        """The Numerics under which a study was begun: those of its first trial; `mine` where none is in training.
+
+        The first who begins decides, in one transaction; while nothing is trained, whoever comes decides.
+        """
+        return self._database.write(lambda connection: claims.begin_under(connection, row, mine))
+
     def add_fusion(self, campaign: str, more: Mapping[str, FusionChoice], about: Collection[int | None]) -> None:
         """Add choices by shape group to what is known about studies (by id) and the campaign (None).
 
@@ -283,7 +291,7 @@ class Ledger:
             lambda connection: insert_finished(connection, study_id, finished, self._metric_ids)
         )
 
-    def claim(
+    def claim(  # noqa: PLR0913 - keywords with defaults
         self,
         study: int | StudyRow,
         *,
@@ -292,6 +300,7 @@ class Ledger:
         max_trials: int = 1,
         shape_group: str | None = None,
         max_attempts: int = 5,
+        numerics: Numerics | None = None,
     ) -> list[Claim]:
         """Take over trials that wait, or whose lease ran out, smallest number first; none: an empty list.
 
@@ -299,10 +308,12 @@ class Ledger:
         which a trial resumes are deleted, because they will be replayed. A trial claimed `max_attempts` times
         since it last got beyond its farthest committed step becomes FAILED instead, and keeps its state and its curve.
 
+        numerics: under which they will be trained. A trial that was begun under others is left to the processes that
+        have those, as long as there are other trials to claim.
         study: its id; or as it was read, and then StudyChanged is raised where it has begun with other code since.
         """
         study_id = study if isinstance(study, int) else study.study_id
-        terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts)
+        terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts, numerics)
         tries = count()
 
         def take(connection: Connection) -> list[Claim]:
