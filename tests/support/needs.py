@@ -11,6 +11,8 @@ from functools import cache
 import pytest
 from storage.postgres import programs
 
+from support.slurm import slurm
+
 NAMESPACE = ["unshare", "-pf", "--kill-child", "--mount-proc"]
 
 
@@ -42,6 +44,8 @@ def module(name):
 PARTS = {  # part: whether it is there, and what is said where it is not
     "postgresql": (programs, "PostgreSQL is not installed: apt-get install -y postgresql"),
     "pgbouncer": (pgbouncer, "pgbouncer is not installed: apt-get install -y pgbouncer"),
+    "slurm": (slurm, "SLURM is not installed: apt-get install -y slurm-wlm munge"),
+    "shellcheck": (lambda: shutil.which("shellcheck"), "shellcheck is not installed: apt-get install -y shellcheck"),
     "chromium": (browser, "no Chromium is installed: apt-get install -y chromium"),
     "compiler": (compiler, "no C++ compiler is installed: apt-get install -y g++"),
     "git": (lambda: shutil.which("git"), "git is not installed: apt-get install -y git"),
