@@ -33,6 +33,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),
+    "time_limit": (("errors", "signals"), ()),
     "training": ((*BASE, "adapters", "failpoints", "signals"), ("torch", "numpy", "safetensors")),
     "delegated": (
         (*BASE, "failpoints", "signals", "training"),
@@ -72,6 +73,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *BASE,
             "logs",
             "signals",
+            "time_limit",
             "training",
             "fused",
             "storage",

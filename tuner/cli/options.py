@@ -196,6 +196,16 @@ StallTimeout = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Stop and save so early that the command has ended after so many seconds (exit code 130: run it again). "
+        "A SLURM job stops before its end without it (SLURM_JOB_END_TIME).",
+        show_default=False,
+        rich_help_panel=MACHINE,
+    ),
+]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
 ]

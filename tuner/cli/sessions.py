@@ -49,6 +49,7 @@ def open_session(
         allow_changed_code=where.allow_changed_code,
         allow_inexact=where.allow_inexact,
         fork_server=where.fork_server,
+        claims_until=None if where.time_limit is None else where.time_limit.claims_until,
     )
     with opened_session(stage, options, dry_run=dry_run, create=create) as session:
         yield session

@@ -47,7 +47,7 @@ class InProcess:
         check_profile(job.ledger, job.row, job.workload.machine.profile)
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
-            while not stop():
+            while not stop() and job.workload.machine.may_begin:
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
                 if not claims:

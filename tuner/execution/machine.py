@@ -3,6 +3,7 @@
 Nothing here imports torch: worker processes are started before this process imports it.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ class Machine:
     worker_count: how many processes share the trials of a study; None is as many as pay.
     workers_per_gpu: how many of these processes may share a GPU.
     stall_seconds: a worker process without a step for so long is replaced.
+    claims_until: after this moment of the machine's monotonic clock no trial is begun, because training stops soon.
     """
 
     checkpoint_root: Path
@@ -66,10 +68,17 @@ class Machine:
     worker_count: int | None = 1
     workers_per_gpu: int = 1
     stall_seconds: float = STALL_SECONDS
+    claims_until: float | None = None
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether there is time for another trial."""
+        return self.claims_until is None or time.monotonic() < self.claims_until
 
     def as_json(self) -> dict[str, Any]:
-        """For another process of this machine: paths are absolute."""
-        return asdict(self) | {"checkpoint_root": str(self.checkpoint_root.resolve())}
+        """For another process: paths are absolute, and times are counted from now, because its clock may differ."""
+        left = None if self.claims_until is None else self.claims_until - time.monotonic()
+        return asdict(self) | {"checkpoint_root": str(self.checkpoint_root.resolve()), "claims_until": left}
 
     def for_worker(self, device: str | None, worker_count: int) -> "Machine":
         """The same machine as one of `worker_count` processes sees it, whose leases the coordinator renews."""
@@ -80,8 +89,11 @@ class Machine:
 def machine_from(data: Mapping[str, Any]) -> Machine:
     """The value that `Machine.as_json` wrote."""
     fields = dict(data)
-    root, lease, quota = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota"))
-    return Machine(Path(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, **fields)
+    root, lease, quota, left = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota", "claims_until"))
+    until = None if left is None else time.monotonic() + left
+    return Machine(
+        Path(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, claims_until=until, **fields
+    )
 
 
 def parsed_fuse(text: str) -> Fuse:

@@ -23,6 +23,7 @@ from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
+from tuner.rounds.presence import LaunchPresence
 from tuner.rounds.round_lengths import likely_inherited
 from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
@@ -41,7 +42,7 @@ class SessionOptions:
     storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
     checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
-    where one was started before.
+    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun.
     """
 
     storage: str | None = None
@@ -57,6 +58,7 @@ class SessionOptions:
     allow_changed_code: bool = False
     allow_inexact: bool = False
     fork_server: ForkServer | None = None
+    claims_until: float | None = None
 
 
 @contextmanager
@@ -87,7 +89,8 @@ def opened_session(
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
-        with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend:
+        presence = LaunchPresence(ledger, name)
+        with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend, presence:
             yield Session(
                 name,
                 campaign,
@@ -99,6 +102,7 @@ def opened_session(
                 claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
                 of_file=stage.of_file,
                 assumed_steps=likely_inherited(stage),
+                at_work=presence.begin,
             )
 
 
@@ -142,6 +146,7 @@ def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machin
         worker_count=1 if options.workers is None else options.workers or None,
         workers_per_gpu=options.workers_per_gpu,
         stall_seconds=options.stall_seconds,
+        claims_until=options.claims_until,
     )
 
 
