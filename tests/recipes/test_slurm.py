@@ -1,45 +1,17 @@
 """The recipes for SLURM on a SLURM of one node: time limits, preemption and requeues change no bit of the records."""
 
-import os
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import ProgrammingError
-from storage.postgres import Server
 from support.needs import require
-from support.patience import all_said, wait_for
-from support.processes import started
+from support.patience import wait_for
+from support.slow_study import new_database, records, rows, steps, write_slow
 from support.slurm import Slurm
-from support.study_files import write_study
-
-from tuner.storage.engine import parsed_url
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "docs/recipes"
-RUN, WORKERS = RECIPES / "slurm-run.sh", RECIPES / "slurm-workers.sh"
-# A step takes as long as the environment says, after those of the first look; and no two trials are stacked.
-LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
-SLOW_LOSS = """calls.append(0)
-        loss = F.cross_entropy(model(batch[0]), batch[1])
-        if len(calls) > 20 and float(loss.detach()) == float(loss.detach()):
-            time.sleep(float(os.environ.get("SLOWLY", "0")))
-        return loss"""
-CALLS = "\nimport os\nimport time\n\ncalls = []\n\n\nclass Tiny"
-SWEEP = "    sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),\n"
-CURVES = (
-    "select study.name, number, trial.state, trial.step, metric.name, measurement.step, value_kind, value "
-    "from measurement join trial on trial.id = trial_id join study on study.id = study_id "
-    "join metric on metric.id = metric_id order by 1, 2, 5, 6"
-)
-BEST = (
-    "select study.name, number, checkpoint.step, digest from checkpoint "
-    "join checkpoint_file on checkpoint_file.id = file_id join trial on trial.id = trial_id "
-    "join study on study.id = study_id where checkpoint.kind = 'best' order by 1, 2, 4"
-)
+RUN, WORKERS = ROOT / "docs/recipes/slurm-run.sh", ROOT / "docs/recipes/slurm-workers.sh"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.needs("slurm")]
 
 
@@ -51,45 +23,25 @@ def slurm():
     made.close()
 
 
-@pytest.fixture(scope="module")
-def server():
-    require("postgresql")
-    made = Server()
-    yield made
-    made.close()
-
-
-def rows(url, query):
-    engine = create_engine(parsed_url(url))
-    try:
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(query))]
-    finally:
-        engine.dispose()
-
-
 class Site:
     """A shared folder with a study and an environment, and a database: what the recipes have to be told of."""
 
-    def __init__(self, slurm, server, folder, name):
-        self.slurm, self.folder = slurm, folder / name
-        (self.folder / "study").mkdir(parents=True)
-        write(self.folder / "study")
-        engine = create_engine(parsed_url(server.url), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f"create database {name}"))
-        engine.dispose()
-        self.url = f"{server.url.rpartition('/')[0]}/{name}"
-        command = f"#!/bin/bash\nexec {shlex.quote(sys.executable)} -m tuner \"$@\"\n"
-        (self.folder / "bin").mkdir()
-        (self.folder / "bin/tuner").write_text(command)
-        (self.folder / "bin/tuner").chmod(0o755)
-        (self.folder / "activate").write_text(f"export PATH={self.folder}/bin:$PATH PYTHONPATH={ROOT} SLOWLY=1.5\n")
+    def __init__(self, slurm, server, folder):
+        self.slurm, self.folder = slurm, folder
+        for name in ("study", "bin"):
+            (folder / name).mkdir(parents=True)
+        write_slow(folder / "study")
+        self.url = new_database(server, f"slurm_{folder.parent.name}_{folder.name}".lower())
+        self.program("tuner", f'exec {shlex.quote(sys.executable)} -m tuner "$@"')
+        (folder / "activate").write_text(f"export PATH={folder}/bin:$PATH PYTHONPATH={ROOT} SLOWLY=1.5\n")
+
+    def program(self, name, text):
+        (self.folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (self.folder / "bin" / name).chmod(0o755)
 
     def submit(self, recipe, *options):
-        """Submit a recipe with nothing changed in its text but what names this site."""
+        """Submit a recipe with nothing changed in its text but what names this site; its id."""
         changed = recipe.read_text()
-        changed = changed.replace(" --until campaign --wait-for-launch 86400 --idle-timeout 3600", "")  # XXX
         for old, new in (
             ("/shared/study", self.folder / "study"),
             ("/shared/venv/bin/activate", self.folder / "activate"),
@@ -101,15 +53,18 @@ class Site:
         (self.folder / recipe.name).write_text(changed)
         return self.slurm.submit(self.folder / recipe.name, f"--chdir={self.folder}", "--cpus-per-task=1", *options)
 
-    def steps(self):
-        """Steps that are committed; 0 before the tables exist."""
-        try:
-            return rows(self.url, "select coalesce(sum(step), 0) from trial")[0][0]
-        except ProgrammingError:
-            return 0
-
-    def printed(self):
+    def said(self):
+        """What the jobs printed, by the name of the file."""
         return {path.name: path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log"))}
+
+    def moves(self):
+        """What changes while its jobs get on."""
+        return steps(self.url), self.said()
+
+
+@pytest.fixture
+def site(slurm, server, tmp_path):
+    return Site(slurm, server, tmp_path / "site")
 
 
 def urgent(folder):
@@ -119,36 +74,57 @@ def urgent(folder):
     return script
 
 
-def write(folder):
-    replace = [(LOSS, SLOW_LOSS), ("\n\nclass Tiny", CALLS), (SWEEP, "")]
-    return write_study(folder, "study.py", trials=4, steps=60, replace=replace)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The records of one process without SLURM."""
-    folder = tmp_path_factory.mktemp("alone")
-    write(folder)
-    run = started(folder, "run", "study.py", "--yes", OMP_NUM_THREADS="1")
-    _, err = all_said(run)
-    assert run.returncode == 0, err
-    url = f"sqlite:///{folder}/runs/tuner.sqlite"
-    return rows(url, CURVES), rows(url, BEST)
-
-
 def test_time_limits_and_preemption_give_the_records_of_one_process(slurm, server, alone, tmp_path):
-    killed, warned = (Site(slurm, server, tmp_path, name) for name in ("killed", "warned"))
-    jobs = []
-    for site, limit in ((killed, ("--time=1", "--signal=CONT@1")), (warned, ("--time=3",))):
-        jobs.append(site.submit(RUN, *limit))
-    wait_for(lambda: killed.steps() > 0 and warned.steps() > 0)  # XXX
-    for site, limit in ((killed, ("--time=1", "--signal=CONT@1")), (warned, ("--time=3",))):
-        jobs.append(site.submit(WORKERS, "--array=0-1", *limit))
-    moves = lambda: [slurm.log(), *(site.printed() for site in (killed, warned))]  # noqa: E731
-    wait_for(lambda: all(min(slurm.restarts(job)) >= 1 for job in jobs), moves=moves)
+    killed, warned = Site(slurm, server, tmp_path / "killed"), Site(slurm, server, tmp_path / "warned")
+    limits = {killed: ("--time=1", "--signal=CONT@1"), warned: ("--time=3",)}  # without and with a warning
+    jobs = {site: [site.submit(WORKERS, "--array=0-1", *limit), site.submit(RUN, *limit)] for site, limit in limits.items()}
+    every = [job for both in jobs.values() for job in both]
+    moves = lambda: [site.moves() for site in limits]  # noqa: E731
+    restarts = lambda site: [number for job in jobs[site] for number in slurm.restarts(job)]  # noqa: E731
+    wait_for(lambda: all(steps(site.url) > [(30, 0)] for site in limits), moves=moves)
+    before = restarts(killed) + restarts(warned)
     slurm.submit(urgent(tmp_path))
-    wait_for(lambda: all(slurm.ended(job) for job in jobs), moves=moves)
-    print(killed.printed(), warned.printed())
-    for site in (killed, warned):
-        assert (rows(site.url, CURVES), rows(site.url, BEST)) == alone
+    wait_for(lambda: all(map(slurm.ended, every)), moves=moves)
+    for site in limits:
+        assert {one["JobState"] for job in jobs[site] for one in slurm.shown(job)} == {"COMPLETED"}, site.said()
+        assert records(site.url) == alone
         assert rows(site.url, "select max(attempt) from trial") == [(1,)], "a stop is no failed attempt"
+    assert min(restarts(killed)) >= 3, "killed three times by the time limit"
+    assert max(before) < max(restarts(warned))
+    said = str(killed.said())
+    assert "DUE TO TIME LIMIT" in said
+    assert "DUE TO PREEMPTION" in said
+
+
+def test_what_would_end_the_same_way_is_not_started_again(slurm, site):
+    (site.folder / "study/study.py").write_text("campaign = 1\n")
+    jobs = [site.submit(RUN), site.submit(WORKERS, "--array=0-1")]
+    wait_for(lambda: all(map(slurm.ended, jobs)), moves=site.moves)
+    ended = [one for job in jobs for one in slurm.shown(job)]
+    assert [(one["JobState"], one["ExitCode"], one["Restarts"]) for one in ended] == [("FAILED", "2:0", "0")] * 3
+
+
+def test_a_cancelled_job_saves_and_does_not_come_back(slurm, site):
+    job = site.submit(RUN)
+    wait_for(lambda: steps(site.url) > [(0, 0)] and steps(site.url)[0][0] > 5, moves=site.moves)
+    slurm.asked("scancel", job)
+    wait_for(lambda: slurm.ended(job), moves=site.moves)
+    (shown,) = slurm.shown(job)
+    assert (shown["JobState"], shown["Restarts"]) == ("CANCELLED", "0"), site.said()
+    ((state, attempt, _),) = rows(site.url, "select state, attempt, step from trial where step > 0")
+    assert (state, attempt) == ("waiting", 0)
+
+
+def test_a_chain_goes_on_where_nothing_can_be_requeued(slurm, site, alone):
+    site.program("scontrol", "exit 127")  # as in a container
+    (site.folder / "activate").write_text((site.folder / "activate").read_text().replace("SLOWLY=1.5", "SLOWLY=0.8"))
+    link = ("--array=0", "--job-name=chain", "--dependency=singleton", "--no-requeue")
+    chain = [site.submit(WORKERS, *link, f"--time={minutes}") for minutes in (1, 60, 60)]
+    run = site.submit(RUN)
+    wait_for(lambda: all(map(slurm.ended, [run, *chain])), moves=site.moves)
+    ended = [slurm.shown(job)[0] for job in (run, *chain)]
+    assert [one["JobState"] for one in ended] == ["COMPLETED", "FAILED", "COMPLETED", "COMPLETED"], site.said()
+    assert ended[1]["ExitCode"] == "130:0"
+    starts = [one["StartTime"] for one in ended[1:]]
+    assert starts == sorted(set(starts)), "one after the other"
+    assert records(site.url) == alone

@@ -46,7 +46,7 @@ DefMemPerCPU=100
 MpiDefault=none
 ReturnToService=2
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=400000 Gres=gpu:8 State=UNKNOWN
-PartitionName=gpu Nodes=node Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=8
+PartitionName=gpu Nodes=node Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=node MaxTime=60 State=UP PriorityTier=10 PreemptMode=OFF
 """
 
