@@ -85,7 +85,11 @@ def test_a_script_is_bash(path):
 def test_shellcheck_finds_nothing_in_the_scripts():
     environment = "SC1091"  # the environment of a site, which is not there
     ended = subprocess.run(
-        ["shellcheck", "-e", environment, *SCRIPTS], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        ["shellcheck", "-e", environment, *SCRIPTS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout
 

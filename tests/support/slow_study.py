@@ -1,4 +1,4 @@
-"""A campaign whose steps take as long as the environment says (SLOWLY, in seconds), and what it leaves in any database."""
+"""A campaign whose steps last as long as the environment says (SLOWLY, in seconds), and its records in any database."""
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import ProgrammingError
@@ -52,8 +52,8 @@ def records(url):
 
 
 def steps(url):
-    """What grows while anybody trains."""
-    return rows(url, "select sum(step), sum(fence) from trial")
+    """Committed steps of all trials, and claims; both grow while anybody trains."""
+    return next(iter(rows(url, "select coalesce(sum(step), 0), coalesce(sum(fence), 0) from trial")), (0, 0))
 
 
 def new_database(server, name):

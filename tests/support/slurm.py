@@ -1,4 +1,4 @@
-"""A SLURM of one node in a temporary folder, on loopback, for tests: Debian's programs, run by whoever runs the tests."""
+"""A SLURM of one node in a temporary folder, on loopback, for tests: Debian's programs, run by who runs the tests."""
 
 import getpass
 import os
