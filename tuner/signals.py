@@ -202,10 +202,10 @@ class Shutdown:
             return False
         if number == signal.SIGINT and _on_a_terminal():
             return True
-        first = self._asked_at
-        if self._known_before:
-            self._heard_at = first = self._heard_at or time.monotonic()
-        return time.monotonic() - first >= INSIST_SECONDS
+        if self._known_before and self._heard_at is None:
+            self._heard_at = time.monotonic()
+            return False
+        return time.monotonic() - (self._heard_at or self._asked_at) >= INSIST_SECONDS
 
     def _watch(self, news: "queue.SimpleQueue[bool]") -> None:
         """In a thread: tell the user what happens, and end the process when the time is over."""
@@ -216,7 +216,7 @@ class Shutdown:
         limit = self._save_seconds
         if self._in_hand:
             more = f"; Ctrl-C {'' if self._known_before else 'once more '}ends at once" if _on_a_terminal() else ""
-            self._say(f"stopping: saving where we are, for {limit:g} s at most{more}")
+            self._say(f"stopping: saving where we are, for {limit:.3g} s at most{more}")
         with suppress(queue.Empty):
             news.get(timeout=limit)
             return
@@ -228,7 +228,7 @@ class Shutdown:
                 give_back()
         if self._in_hand:
             self._say(
-                f"interrupted: not saved in {limit:g} s; run the same command again to go on from the last commit"
+                f"interrupted: not saved in {limit:.3g} s; run the same command again to go on from the last commit"
             )
         self._exit()
 

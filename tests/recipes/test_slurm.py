@@ -10,6 +10,11 @@ from support.patience import wait_for
 from support.slow_study import new_database, records, rows, steps, write_slow
 from support.slurm import Slurm
 
+from tuner.cli.exit_codes import Exit
+
+AGAIN = {int(one) for one in Exit if one.requeue}
+NEVER = {int(one) for one in Exit if not one.requeue} - {0}
+KILLED = {128 + 9, 128 + 15}
 ROOT = Path(__file__).parents[2]
 RUN, WORKERS = ROOT / "docs/recipes/slurm-run.sh", ROOT / "docs/recipes/slurm-workers.sh"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.needs("slurm")]
@@ -104,6 +109,28 @@ def test_what_would_end_the_same_way_is_not_started_again(slurm, site):
     wait_for(lambda: all(map(slurm.ended, jobs)), moves=site.moves)
     ended = [one for job in jobs for one in slurm.shown(job)]
     assert [(one["JobState"], one["ExitCode"], one["Restarts"]) for one in ended] == [("FAILED", "2:0", "0")] * 3
+
+
+def test_each_exit_code_is_answered_as_the_page_says(slurm, site):
+    """Also of the last task of an array, whose job id is that of the whole array."""
+    codes = [0, *sorted(NEVER), *sorted(AGAIN | KILLED)]
+    others = "scontrol show job -o $SLURM_ARRAY_JOB_ID | grep -Ec 'JobState=(COMPLETED|FAILED)'"
+    site.program(
+        "tuner",
+        f"""[ $SLURM_RESTART_COUNT ] && exit 0
+        codes=({" ".join(map(str, codes))})
+        if [ $SLURM_ARRAY_TASK_ID = {len(codes) - 1} ]; then  # until all others have ended, some of them twice
+            while (($({others}) < {len(codes) - 1})); do sleep 1; done
+        fi
+        exit ${{codes[$SLURM_ARRAY_TASK_ID]}}""",
+    )
+    job = site.submit(WORKERS, f"--array=0-{len(codes) - 1}")
+    wait_for(lambda: slurm.ended(job), moves=site.moves)
+    ended = {int(one["ArrayTaskId"]): one for one in slurm.shown(job)}
+    for task, code in enumerate(codes):
+        again = code in AGAIN | KILLED
+        assert ended[task]["Restarts"] == str(int(again)), (code, site.said())
+        assert ended[task]["ExitCode"] == f"{0 if again else code}:0"
 
 
 def test_a_cancelled_job_saves_and_does_not_come_back(slurm, site):

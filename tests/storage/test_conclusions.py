@@ -149,7 +149,7 @@ def test_only_what_saves_time_is_missing_where_it_is_damaged_and_all_else_is_an_
     ledger.conclude("digits", concluded, study_id)
     damage(ledger, kind, study_id)
     if kind.ONLY_SAVES_TIME:
-        assert kind in (FusionChoices, FiniteValidation, LoopPromises, TrainingInputs)
+        assert kind in (FusionChoices, FiniteValidation, Launcher, LoopPromises, TrainingInputs)
         assert ledger.conclusion("digits", kind, study_id) is None
         assert f"'digits' ({kind.KIND}) is unreadable" in caplog.text
         assert "nothing rests on it" in caplog.text

@@ -47,7 +47,7 @@ class InProcess:
         check_profile(job.ledger, job.row, job.workload.machine.profile)
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
-            while not stop() and job.workload.machine.may_begin:
+            while not stop() and study.has_time():
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
                 if not claims:
@@ -61,7 +61,10 @@ class InProcess:
                     except (NotFusible, RuntimeError, MemoryError) as error:
                         if not study.planner.can_go_on(group, error):
                             raise
-            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+            why = "" if stop() else ", because too little time is left to begin another trial"
+            raise Interrupted(
+                f"stopped{why}; everything up to the last step is saved, run the same command again to go on"
+            )
 
 
 class _Study:
@@ -94,6 +97,14 @@ class _Study:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
         self.ledger.forget_dead_workers(self.row.study_id)
         return self.ledger.claim(self.row, worker=self.worker, lease_seconds=seconds, max_trials=size)
+
+    def has_time(self) -> bool:
+        """Whether another trial may be begun. A worker process waits for its coordinator then, which stops them all."""
+        while not self.machine.may_begin:
+            if self.machine.lease.renewed_here or self.stop():
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     def wait_for_others(self) -> bool:
         """Wait a little where other workers hold trials, which are ours should they die; False where none does."""
