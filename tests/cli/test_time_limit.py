@@ -5,7 +5,6 @@ import time
 
 import pytest
 from support.jobs import Job, send
-from support.patience import all_said
 from support.processes import started, told
 from support.records import CURVES, rows
 from support.study_files import write_study
@@ -15,12 +14,12 @@ from tuner.errors import InputError, Interrupted
 from tuner.execution.machine import Machine, machine_from
 from tuner.time_limit import RESERVE_SECONDS, known_limit
 
-# A step takes 30 ms or more, also of a group of trials: its examples are fetched one by one.
+# A step takes 80 ms or more, also of a group of trials: its examples are fetched one by one.
 SLOW_DATA = """
 
 class Slow(torch.utils.data.TensorDataset):
     def __getitem__(self, index):
-        time.sleep(0.004 * bool(os.environ.get("SLOWLY")))
+        time.sleep(0.01 * bool(os.environ.get("SLOWLY")))
         return super().__getitem__(index)
 
 
@@ -218,20 +217,23 @@ def test_stopped_by_its_limit_three_times_and_more_it_has_the_same_bits(options,
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     assert told(started(calm, "launch", "tiny.py", "--fuse", "off"))[0] == 0
     stopped, seconds, done = 0, 8, 0
-    while True:
-        launch = started(rough, "launch", "tiny.py", *options, "--max-seconds", seconds, SLOWLY="1")
-        _, err = all_said(launch)
-        if launch.returncode == 0:
-            break
-        assert (launch.returncode, "Traceback" in err) == (130, False), err
+    while stopped < 3:
+        code, err = told(
+            started(
+                rough, "launch", "tiny.py", *options, "--max-seconds", seconds,
+                program=("-c", f"from tuner.cli import main\n{PATIENT}\nmain()"), SLOWLY="1",
+            )
+        )  # fmt: skip
+        assert (code, "Traceback" in err) == (130, False), err
         before, done = done, _progress(rough)
         if done == before:
             seconds *= 2  # a busy machine: it did not even get to a step
             continue
-        stopped += 1
+        stopped, seconds = stopped + 1, 8
         assert rows(rough, "select count(*) from trial where state = 'running'") == [(0,)]
         assert rows(rough, "select max(attempt) from trial where state = 'waiting'") == [(0,)]
-    assert stopped >= 3
+    code, err = told(started(rough, "launch", "tiny.py", *options))
+    assert code == 0, err
     assert rows(rough, CURVES) == rows(calm, CURVES)
     assert rows(rough, "select state, count(*), max(attempt) from trial group by state") == [("complete", 4, 1)]
 
