@@ -5,10 +5,10 @@ Nothing here imports torch: worker processes are started before this process imp
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import InputError
+from tuner.stores.places import StoredPath, parsed_root
 from tuner.training.settings import COMMIT_SECONDS, Profile
 
 LEASE_SECONDS = 120.0
@@ -40,7 +40,7 @@ class Quota:
 class Machine:
     """Where and how the trials of a study are trained.
 
-    checkpoint_root: the folder that all checkpoint files are below.
+    checkpoint_root: the folder, or the place in a bucket, that all checkpoint files are below.
     device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
     threads: of torch, in each process; small models lose time with more than one. The number decides the bits.
     fuse: how many trials train as one stacked model. "auto" measures what is fastest, "off" trains them one by one.
@@ -54,7 +54,7 @@ class Machine:
     stall_seconds: a worker process without a step for so long is replaced.
     """
 
-    checkpoint_root: Path
+    checkpoint_root: StoredPath
     device: str | None = None
     threads: int = 1
     fuse: Fuse = "off"
@@ -81,7 +81,7 @@ def machine_from(data: Mapping[str, Any]) -> Machine:
     """The value that `Machine.as_json` wrote."""
     fields = dict(data)
     root, lease, quota = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota"))
-    return Machine(Path(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, **fields)
+    return Machine(parsed_root(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, **fields)
 
 
 def parsed_fuse(text: str) -> Fuse:
