@@ -399,9 +399,9 @@ def _refuse_full_spool(size: int) -> None:
     free = shutil.disk_usage(spool).free
     if free < size:
         raise Paused(
-            f"{spool} has {free / 1e6:,.3f} MB free, and a checkpoint of {size / 1e6:,.3f} MB must fit there on the way "
-            "to the object store; make room there or set TMPDIR to a folder on another disk, then run the same command "
-            "again to continue"
+            f"{spool} has {free / 1e6:,.3f} MB free, and a checkpoint of {size / 1e6:,.3f} MB must fit there "
+            "on its way to the object store; make room or set TMPDIR to a folder on another disk, then run the same "
+            "command again to continue"
         )
 
 
