@@ -18,7 +18,7 @@ from tuner.delegated.trial import LoopTrial
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
 from tuner.records import LOOP_FOLDER, Claim, Promises, Recorder, State, TrialUpdate
-from tuner.stores.writing import local_folder
+from tuner.stores.uploads import local_folder
 from tuner.training.committing import Committing, Outcome
 from tuner.training.endings import ending
 from tuner.training.engine import Asked, Engine, Inspection, OnStep

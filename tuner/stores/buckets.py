@@ -176,9 +176,9 @@ def _as_ours(error: Exception, where: str) -> OSError | None:
 
     Its classes are told by their names, since the package is imported late; some are OSErrors without number and name.
     """
-    kind, ours = type(error).__name__, isinstance(error, OSError | TunerError)
-    if ours and not type(error).__module__.startswith("obstore"):
+    if isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno is not None):
         return None
+    kind = type(error).__name__
     if kind in ("AlreadyExistsError", "PreconditionError"):
         return FileExistsError(errno.EEXIST, "there is an object", where)
     words = _words_of(error)

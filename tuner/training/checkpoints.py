@@ -22,8 +22,9 @@ from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import BaseFile, Checkpoint, CheckpointKind, PrefixKey
 from tuner.security import make_private_folder
+from tuner.stores.digesting import Write
 from tuner.stores.places import StoredPath, files_in, lies_below
-from tuner.stores.writing import Write, sync_folder, write_durably
+from tuner.stores.writing import sync_folder, write_durably
 from tuner.training.extra_state import is_bytes, value_of
 from tuner.training.left_out import PartedWeights, base_named_by, frozen_in, header_of, left_out_of, whole_state
 from tuner.training.stacked_states import state_of_member

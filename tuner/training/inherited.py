@@ -23,8 +23,9 @@ from tuner.design.names import Name
 from tuner.design.stages import START_FROM
 from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
+from tuner.stores.digesting import DigestingFile
 from tuner.stores.places import StoredPath, parsed_root
-from tuner.stores.writing import DigestingFile, sync_folder, write_durably
+from tuner.stores.writing import sync_folder, write_durably
 from tuner.training.carrying import Weights, carry, missing, no_match, parts_of, renamed, tied_names
 from tuner.training.checkpoints import is_inside, weights_as_file, weights_in
 from tuner.training.compiled import without_compiler

@@ -21,7 +21,7 @@ from tuner.design.workload import misspelt
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price, StepMemory
 from tuner.stores.places import StoredPath
-from tuner.stores.writing import spool_folder
+from tuner.stores.uploads import spool_folder
 from tuner.training.batches import Split
 from tuner.training.best import snapshot
 from tuner.training.compiled import start_afresh
