@@ -106,12 +106,12 @@ def test_what_is_missing_is_missing_as_a_file_is(root):
     (root / "x").unlink(missing_ok=True)
 
 
-def test_a_checkpoint_that_somebody_changed_or_deleted_is_found(root, object_store):
+def test_a_checkpoint_that_somebody_changed_or_deleted_is_found(root):
     folder = CheckpointFolder(root, "study/trial-00000", 1)
     kept = folder.write_state("latest", 7, {"weights": torch.arange(3.0)}, None)
     assert torch.equal(read_state(root, kept)["weights"], torch.arange(3.0))
     whole = (root / kept.file).read_bytes()
-    object_store.request("PUT", f"place/{root.key}/{kept.file}", whole[:-1] + b"!")
+    root.store.replace(f"{root.key}/{kept.file}", whole[:-1] + b"!")
     with pytest.raises(CorruptCheckpoint, match="is damaged: sha256"):
         read_state(root, kept)
     (root / kept.file).unlink()
@@ -133,7 +133,7 @@ def test_a_sweep_takes_what_older_fences_left_and_nothing_else(root):
 @pytest.mark.parametrize(
     ("address", "error", "words"),
     [
-        ("s3://nobody-made-it/place", StorageError, r"404 Not Found: NoSuchBucket.* AWS_ACCESS_KEY_ID"),
+        ("s3://nobody-made-it/place", StorageError, r"404 Not Found: NoSuchBucket.*AWS_ACCESS_KEY_ID"),
         ("s3://down/place", Paused, r"503 Service Unavailable.* run the same command again"),
     ],
 )

@@ -29,6 +29,16 @@ RETRY_SECONDS = 60.0  # a server that is away is asked again for so long; then t
 PROBE_SECONDS = 5.0  # the same before anything is trained
 _PREFIX = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of the variables of the environment
 _CREDENTIAL_HOSTS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")  # asked where nothing is set
+_KINDS = {  # of the client's errors, by their names: the package is imported late, and raises some of Python's own
+    "AlreadyExistsError": "there",
+    "FileExistsError": "there",
+    "PreconditionError": "there",
+    "NotFoundError": "missing",
+    "FileNotFoundError": "missing",
+    "PermissionDeniedError": "refused",
+    "PermissionError": "refused",
+    "UnauthenticatedError": "refused",
+}
 _LONGEST = 300  # characters of what the client says
 _QUERY = re.compile(r"\?[^\s\"')]*")
 
@@ -174,24 +184,24 @@ class Bucket:
 def _as_ours(error: Exception, where: str) -> OSError | None:
     """An error of obstore's as one that a filesystem has, or as a fault of the store; None for what is not obstore's.
 
-    Its classes are told by their names, since the package is imported late; some are OSErrors without number and name.
+    Those of Python's own classes have neither a number nor a file's name there.
     """
     if isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno is not None):
         return None
-    kind = type(error).__name__
-    if kind in ("AlreadyExistsError", "PreconditionError"):
+    kind = _KINDS.get(type(error).__name__, "")
+    if kind == "there":
         return FileExistsError(errno.EEXIST, "there is an object", where)
     words = _words_of(error)
-    if kind == "NotFoundError" and "NoSuchBucket" not in words:
+    if kind == "missing" and "NoSuchBucket" not in words:
         return FileNotFoundError(errno.ENOENT, "no such object", where)
-    if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+    if kind == "refused":
         return StoreFault(errno.EACCES, f"the store refuses: {words}", where)
     if any(host in str(error) for host in _CREDENTIAL_HOSTS):
         return StoreFault(
             errno.EACCES, f"nothing in the environment says who asks, nor does the machine: {words}", where
         )
     refused = re.match(r"4\d\d ", words) is not None and not words.startswith(("408", "429"))
-    number = errno.EINVAL if refused or kind == "NotFoundError" else errno.EIO
+    number = errno.EINVAL if refused or kind == "missing" else errno.EIO
     return StoreFault(number, f"the store {'refuses' if refused else 'does not answer as it should'}: {words}", where)
 
 
