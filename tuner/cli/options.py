@@ -83,9 +83,11 @@ Storage = Annotated[
     ),
 ]
 Checkpoints = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folder of the checkpoints. Default: beside the storage file.",
+        metavar="FOLDER",
+        help="Where the checkpoints are: a folder, or a place in a bucket (s3://BUCKET/PLACE, gs://, az://). "
+        "Default: beside the storage file.",
         show_default=False,
         callback=note_checkpoints,
         rich_help_panel=RECORDS,

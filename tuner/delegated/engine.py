@@ -18,6 +18,7 @@ from tuner.delegated.trial import LoopTrial
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
 from tuner.records import LOOP_FOLDER, Claim, Promises, Recorder, State, TrialUpdate
+from tuner.stores.uploads import local_folder
 from tuner.training.committing import Committing, Outcome
 from tuner.training.endings import ending
 from tuner.training.engine import Asked, Engine, Inspection, OnStep
@@ -103,7 +104,7 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        path = self.book.folder.root / self.book.folder.place / LOOP_FOLDER
+        path = local_folder(self.book.folder.root / self.book.folder.place) / LOOP_FOLDER
         path.mkdir(parents=True, exist_ok=True)
         return path
 

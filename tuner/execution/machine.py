@@ -6,10 +6,10 @@ Nothing here imports torch: worker processes are started before this process imp
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import InputError
+from tuner.stores.places import StoredPath, parsed_root
 from tuner.training.settings import COMMIT_SECONDS, Profile
 
 LEASE_SECONDS = 120.0
@@ -41,7 +41,7 @@ class Quota:
 class Machine:
     """Where and how the trials of a study are trained.
 
-    checkpoint_root: the folder that all checkpoint files are below.
+    checkpoint_root: the folder, or the place in a bucket, that all checkpoint files are below.
     device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
     threads: of torch, in each process; small models lose time with more than one. The number decides the bits.
     fuse: how many trials train as one stacked model. "auto" measures what is fastest, "off" trains them one by one.
@@ -58,7 +58,7 @@ class Machine:
     claims_until: after this moment of the machine's monotonic clock no trial is begun, because training stops soon.
     """
 
-    checkpoint_root: Path
+    checkpoint_root: StoredPath
     device: str | None = None
     threads: int = 1
     fuse: Fuse = "off"
@@ -95,7 +95,7 @@ def machine_from(data: Mapping[str, Any]) -> Machine:
     root, lease, quota, left = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota", "claims_until"))
     until = None if left is None else time.monotonic() + left
     return Machine(
-        Path(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, claims_until=until, **fields
+        parsed_root(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, claims_until=until, **fields
     )
 
 

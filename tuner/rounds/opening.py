@@ -32,6 +32,7 @@ from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
+from tuner.stores.places import StoredPath
 from tuner.training.inherited import StartWeights
 from tuner.training.settings import Profile
 
@@ -50,7 +51,7 @@ class SessionOptions:
     """
 
     storage: str | None = None
-    checkpoints: Path | None = None
+    checkpoints: StoredPath | None = None
     device: str | None = None
     threads: int = 1
     workers: int | None = None
@@ -152,7 +153,7 @@ def _assumed_of(stage: Stage) -> str:
     return f", and its control of equal total steps with {words}"
 
 
-def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:
+def _machine(options: SessionOptions, root: StoredPath, quota: Quota | None) -> Machine:
     return Machine(
         root,
         device=options.device,
