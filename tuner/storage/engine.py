@@ -22,7 +22,7 @@ from tuner.errors import Paused, RecordsGone, ServerFull, StorageError, TunerErr
 from tuner.failpoints import failpoint
 from tuner.storage.faults import translated
 from tuner.storage.opened_file import OpenedFile
-from tuner.storage.server import PATIENCE, Turns, postgresql_engine, settle
+from tuner.storage.server import PATIENCE, Turns, is_pooled, postgresql_engine, settle
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -110,6 +110,8 @@ class Database:
             self._engine = postgresql_engine(url, relay)
         isolation = {"isolation_level": "REPEATABLE READ"} if self.file is None else {}
         self._reader = self._engine.execution_options(**isolation)
+        alone = {"isolation_level": "AUTOCOMMIT"} if self.file is None else {}  # each statement of SQLite is, anyway
+        self._glancer = self._engine.execution_options(**alone)
 
     @property
     def file(self) -> Path | None:
@@ -152,6 +154,25 @@ class Database:
             self._begin(connection, "BEGIN")
             self._look()
             yield connection
+
+    def glance(self, work: Callable[[Connection], T]) -> T:
+        """Do `work`, one statement that reads, with no transaction around it: one round trip to a server.
+
+        Again when the answer is lost, for a short while.
+        """
+        return _again(self._glancing, work)
+
+    @contextmanager
+    def _glancing(self) -> Iterator[Connection]:
+        self._refuse_fork()
+        with self._told(), self._turn(), self._connected(self._glancer) as connection:
+            pooled = is_pooled(connection)
+            if not pooled:
+                self._look()
+                yield connection
+        if pooled:  # its session may be that of another client, and is settled within a transaction
+            with self.reading() as connection:
+                yield connection
 
     @contextmanager
     def _told(self) -> Iterator[None]:
