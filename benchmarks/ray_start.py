@@ -52,14 +52,14 @@ def family(mark, command):
     return list(found.values())
 
 
-def spent(folder, workers, cluster):
+def spent(folder, workers, cluster, *, on_ray):
     """CPU seconds from the start of the command until each worker has claimed."""
     write_study(folder, trials=workers * 2, steps=10**7)
     environment = dict(cluster.environment, TUNER_STORAGE=f"sqlite:///{folder}/runs/tuner.sqlite")
     options = ["--workers", str(workers), "--fuse", "off"]
     mark = str(cluster.folder)
     before = {one.pid: cpu_seconds([one]) for one in cluster.processes()}
-    if cluster.used:
+    if on_ray:
         options += ["--engine", f"ray://{cluster.address}", "--cpus", "0.5"]
     command = subprocess.Popen(
         [sys.executable, "-m", "tuner", "launch", "tiny.py", *options], cwd=folder, env=environment,
@@ -68,7 +68,7 @@ def spent(folder, workers, cluster):
     seen: dict[int, float] = {}
     try:
         while True:
-            for one in family(mark if cluster.used else "no such mark", command):
+            for one in family(mark if on_ray else "no such mark", command):
                 seen[one.pid] = max(seen.get(one.pid, 0.0), cpu_seconds([one]) - before.get(one.pid, 0.0))
             if (folder / "runs/tuner.sqlite").exists() and claimed(folder) >= workers:
                 return sum(seen.values())
@@ -96,10 +96,9 @@ def main():
             found = {}
             for kind in ("plain", "ray", "plain", "ray", "plain", "ray"):
                 time.sleep(SETTLED_SECONDS)
-                cluster.used = kind == "ray"
                 folder = Path(place) / f"{kind}-{len(found.get(kind, ()))}"
                 folder.mkdir()
-                found.setdefault(kind, []).append(round(spent(folder, workers, cluster), 2))
+                found.setdefault(kind, []).append(round(spent(folder, workers, cluster, on_ray=kind == "ray"), 2))
             best = {kind: min(seconds) for kind, seconds in found.items()}
             print(
                 json.dumps({"workers": workers, "cpu_seconds": found, "ratio": round(best["ray"] / best["plain"], 2)})
