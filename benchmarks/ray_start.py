@@ -1,6 +1,6 @@
 """CPU seconds until each of four workers has claimed a trial: on a running Ray cluster, and as plain processes.
 
-    python benchmarks/ray_start.py [WORKERS]
+    python benchmarks/ray_start.py [WORKERS [PAIRS]]
 
 A cluster of one node starts first and is left alone until it idles. CPU seconds are those of all processes that belong
 to it or to the command, read from /proc, so a busy machine changes little. The trials are long, and the command is
@@ -88,13 +88,13 @@ def claimed(folder):
 
 
 def main():
-    workers = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    workers, pairs = (*map(int, sys.argv[1:3]), *(4, 3)[len(sys.argv) - 1 :])
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as place:
         cluster = RayCluster(Path(place) / "cluster")
         try:
             found = {}
-            for kind in ("plain", "ray", "plain", "ray", "plain", "ray"):
+            for kind in ("plain", "ray") * pairs:
                 time.sleep(SETTLED_SECONDS)
                 folder = Path(place) / f"{kind}-{len(found.get(kind, ()))}"
                 folder.mkdir()
