@@ -46,7 +46,7 @@ def family(mark, command):
     }
     for one in psutil.process_iter(["cmdline"]):
         line = " ".join(one.info["cmdline"] or ())
-        if mark in line or "fork_server_process --listen" in line:
+        if mark in line or f"/ray-{command.pid}-" in line:
             found[one.pid] = one
             found |= {child.pid: child for child in one.children(recursive=True)}
     return list(found.values())

@@ -15,6 +15,7 @@ from tuner.errors import InputError
 from tuner.execution.machine import Fuse
 from tuner.rounds.launch import Session
 from tuner.rounds.opening import SessionOptions, opened_session
+from tuner.stores.places import parsed_root
 from tuner.training.settings import Profile
 
 WorkerCount = int | Literal["auto"]
@@ -85,5 +86,5 @@ def session_options(
     if workers != "auto" and (not isinstance(workers, int) or workers < 1):
         raise InputError(f"workers is 'auto' or a number of processes from 1, got {workers!r}")
     count = 0 if workers == "auto" else None if workers == 1 else workers
-    folder = None if checkpoints is None else Path(checkpoints)
+    folder = None if checkpoints is None else parsed_root(checkpoints)
     return SessionOptions(storage=storage, checkpoints=folder, workers=count, **machine)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tuner.cli.given import note_stage
+from tuner.cli.given import given_root, note_stage
 from tuner.cli.training_options import TrainingOptions
 from tuner.design.stages import Stage
 from tuner.design.study_file import declared_stage
@@ -38,7 +38,7 @@ def open_session(
     workers = None if where.workers is None else parsed_workers(where.workers, MOST_SEATS) or 0
     options = SessionOptions(
         storage=where.storage,
-        checkpoints=where.checkpoints,
+        checkpoints=given_root(where.checkpoints),
         device=where.device,
         threads=where.threads,
         workers=workers,
@@ -50,6 +50,7 @@ def open_session(
         allow_changed_code=where.allow_changed_code,
         allow_inexact=where.allow_inexact,
         fork_server=where.fork_server,
+        claims_until=None if where.time_limit is None else where.time_limit.claims_until,
         engine=where.engine,
         cpus=where.cpus,
         gpus=where.gpus,

@@ -119,7 +119,7 @@ class Reporter:
     def trial_started(self, claim: Claim) -> None:
         self.channel.send(
             "started", trial=claim.trial.number, trial_id=claim.trial_id, fence=claim.fence, attempt=claim.attempt,
-            step=claim.first_step,
+            step=claim.first_step, begun_under=claim.begun_under,
         )  # fmt: skip
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
