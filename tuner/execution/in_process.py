@@ -1,7 +1,6 @@
 """The backend that trains in this process."""
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -21,6 +20,7 @@ from tuner.execution.fusing import FusionPlanner, TrainingGroup
 from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
 from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.quota import keep_within
+from tuner.execution.waiting import Waiting
 from tuner.records import Claim, State, TrialUpdate
 from tuner.records.conclusions import StudyProfile
 from tuner.shown import shown
@@ -32,9 +32,6 @@ from tuner.storage.studies import StudyRow
 from tuner.training.settings import Profile
 
 _log = logging.getLogger(__name__)
-POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
-FIRST_POLL_SECONDS = 0.02
-LONG_WAIT_SECONDS = 5.0  # after which the user is told what is waited for
 LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
@@ -53,7 +50,7 @@ class InProcess:
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
                 if not claims:
-                    if study.wait_for_others():
+                    if study.waiting.for_others():
                         continue
                     job.delete_strays()
                     return
@@ -83,7 +80,8 @@ class _Study:
         self.worker = worker_id()
         self.held: list[Claim] = []
         self.failures: list[str] = []  # reasons of the last trials, where these failed
-        self.waited = 0.0  # seconds, for trials that other workers hold
+        lease = self.machine.lease
+        self.waiting = Waiting(job.ledger, self.row.study_id, stop, lease.seconds if lease.renewed_here else None)
 
     def release_all(self) -> None:
         self.ledger.release(self.held)
@@ -106,26 +104,10 @@ class _Study:
 
     def _claim(self) -> list[Claim]:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
-        self.ledger.forget_dead_workers(self.row.study_id)
+        self.waiting.free_the_dead()
         return self.ledger.claim(
             self.row, worker=self.worker, lease_seconds=seconds, max_trials=size, numerics=self.others.numerics
         )
-
-    def wait_for_others(self) -> bool:
-        """Wait a little where other workers hold trials, which are ours should they die; False where none does."""
-        if not retried(lambda: self.ledger.state_counts(self.row.study_id), self.stop).get(State.RUNNING):
-            return False
-        pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + self.waited / 10)
-        time.sleep(pause)
-        before, self.waited = self.waited, self.waited + pause
-        lease = self.machine.lease
-        if lease.renewed_here and before <= LONG_WAIT_SECONDS < self.waited:
-            _log.warning(
-                "waiting for trials that other workers hold; if those have died where that cannot be seen from here, "
-                "their leases end in at most %g s",
-                lease.seconds,
-            )
-        return True
 
     @contextmanager
     def training(self, claims: Sequence[Claim]) -> Iterator[TrainingGroup]:
@@ -159,7 +141,7 @@ class _Study:
             self.ledger.release([claim for claim in claims if claim.trial_id not in ended])
             self._report(claims, group.updates)
         retried(self._keep_within_quota, self.stop)
-        self.waited = 0.0
+        self.waiting.over()
 
     def _with_prefixes(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         return retried(lambda: self.finder.offered(claims), self.stop) if self.engine.promises.prefixes else claims

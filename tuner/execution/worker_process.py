@@ -92,7 +92,7 @@ def _read_tasks(stream: TextIO, tasks: "queue.Queue[StudyTask | None]") -> None:
 
 def _work(setup: Setup, tasks: "queue.Queue[StudyTask | None]", channel: Channel) -> None:
     loaded = setup.load()
-    with open_ledger(setup.url, create=False) as ledger:
+    with open_ledger(setup.url, create=False, relay=setup.relay) as ledger:
         _ = loaded.identity  # reads the data
         channel.send("ready")
         reporter = Reporter(channel)

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -40,6 +40,8 @@ from tuner.execution.remote_job import StudyTask, setup_of, task_of
 from tuner.execution.worker_handle import WorkerHandle
 from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
+from tuner.security import without_password
+from tuner.storage.relay import Relay
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.engine import Asked, Engine
@@ -68,6 +70,7 @@ class Workers:
         self.url = url
         self.fork_server = fork_server
         self.workers: list[WorkerHandle] = []
+        self.relay: Relay | None = None
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:
         loaded = job.workload
@@ -77,7 +80,9 @@ class Workers:
                 self.fork_server.kill()  # it would hold its memory for long, and another starts quickly
             InProcess().run(job, listener, stop)
             return
-        self.workers = self.workers or self.started(loaded, count)
+        if not self.workers:
+            self.relay = job.ledger.relay()
+            self.workers = self.started(loaded, count)
         coordinator = _Coordinator(job, listener, self.workers)
         coordinator.others = _numerics_of(job, self.workers)
         try:
@@ -95,7 +100,10 @@ class Workers:
         """Workers that begin to load the workload; on the CPU they are forked, where the system can do that."""
         machine = loaded.machine
         devices = worker_devices(machine, count, torch.cuda.device_count())
-        setups = [setup_of(loaded, self.url, machine.for_worker(device, count)) for device in devices]
+        url = self.url if self.relay is None else without_password(self.url)
+        setups = [setup_of(loaded, url, machine.for_worker(device, count)) for device in devices]
+        if self.relay is not None:
+            setups = [replace(setup, relay=str(self.relay.folder)) for setup in setups]
         if not (system.FORKS_WHOLE and loaded.device.type == "cpu"):
             self.fork_server = None
         elif self.fork_server is None:
@@ -114,6 +122,9 @@ class Workers:
             worker.close()
         if self.fork_server is not None:
             self.fork_server.close()
+        if self.relay is not None:
+            self.relay.close()
+            self.relay = None
 
 
 def _numerics_of(job: Job, workers: Sequence[WorkerHandle]) -> dict[str | None, OtherNumerics]:

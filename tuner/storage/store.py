@@ -27,22 +27,27 @@ from tuner.records import (
 from tuner.records.conclusions import Conclusion, FusionChoice, Retention, StudyNumerics
 from tuner.storage import claims, curves, identity, reading, recording, studies
 from tuner.storage.backups import copy_sqlite, dump_postgresql
+from tuner.storage.claims import Left
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
 from tuner.storage.identity import StorageIdentity, StorageSite
+from tuner.storage.liveness import dead_workers
 from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.recording import insert_finished
+from tuner.storage.relay import Relay, opened_relay
 from tuner.storage.studies import LaunchRow, StudyRow
 
 C = TypeVar("C", bound=Conclusion)
 
 
-def open_ledger(url: str, *, create: bool = True) -> "Ledger":
+def open_ledger(url: str, *, create: bool = True, relay: str = "") -> "Ledger":
     """Open the Ledger at a URL, or at the path of an SQLite file; create it where there is none.
+
+    relay: the folder of a relay of the process that started this one, which lends it its connection to the server.
 
     Raises StorageError for what cannot be opened, is no Ledger, or is of a newer version.
     """
@@ -53,7 +58,7 @@ def open_ledger(url: str, *, create: bool = True) -> "Ledger":
     with creation_lock(file) if file is not None else nullcontext():
         if file is not None and create:
             create_empty(file)
-        database = Database(parsed)
+        database = Database(parsed, relay)
         try:
             create_or_migrate(database, create=create)
         except BaseException:
@@ -104,6 +109,10 @@ class Ledger:
     def safe_url(self) -> str:
         """The URL without the password."""
         return self._database.safe_url
+
+    def relay(self) -> Relay | None:
+        """Lends the connection to a server to processes that this one starts; None where each has to open its own."""
+        return opened_relay(self._database)
 
     @property
     def url(self) -> str:
@@ -346,8 +355,18 @@ class Ledger:
             lambda connection: claims.release_trials(connection, held, count_attempt=count_attempt, reason=reason)
         )
 
+    def work_left(self, study_id: int) -> Left:
+        """What is left of a study: a cheap question, for workers that have no trial and ask again and again."""
+        return self._database.glance(lambda connection: claims.work_left(connection, study_id))
+
+    def workers_here(self, study_id: int) -> set[str]:
+        """The workers that hold trials of a study, and of which this machine knows whether they live."""
+        return self._database.glance(lambda connection: claims.workers_here(connection, study_id))
+
     def forget_dead_workers(self, study_id: int) -> int:
         """End the leases of workers that are known here to be dead; returns how many trials those workers had."""
+        if not dead_workers(self.workers_here(study_id)):
+            return 0  # nothing is written, and nothing is locked
         return self._database.write(lambda connection: claims.expire_dead_workers(connection, study_id))
 
     def retry(self, study_id: int, numbers: Collection[int] | None = None, *, afresh: bool = False) -> list[int]:
@@ -421,7 +440,7 @@ class Ledger:
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
-        return self._database.read(lambda connection: reading.count_states(connection, study_id))
+        return self._database.glance(lambda connection: reading.count_states(connection, study_id))
 
     def first_start(self, study_id: int) -> float | None:
         """When the first trial of a study was started, in seconds since 1970; None where that was not recorded."""
