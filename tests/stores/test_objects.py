@@ -262,7 +262,7 @@ def test_a_spool_folder_that_is_a_link_is_refused(tmp_path, monkeypatch):
         uploads.spool_folder()
 
 
-def test_objects_are_deleted_beside_the_training_and_what_cannot_be_is_said(root, monkeypatch, caplog):
+def test_objects_are_deleted_while_training_goes_on_and_what_cannot_be_is_said(root, monkeypatch, caplog):
     write_durably(root / "a", content(b"x"))
     write_durably(root / "b", content(b"x"))
     tidying.remove(root, ["a", "gone"])

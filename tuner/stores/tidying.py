@@ -1,4 +1,4 @@
-"""Deleting objects beside the training, which does not wait for it: what stays is deleted by the next sweep."""
+"""Deleting objects while training goes on, which does not wait for it: what stays is deleted by the next sweep."""
 
 import logging
 from collections.abc import Collection

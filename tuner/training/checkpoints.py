@@ -119,7 +119,7 @@ class CheckpointFolder:
     def forget(self, named: Collection[Checkpoint], keep: Collection[str]) -> None:
         """Delete what a commit has made superfluous: of `named`, which it knew before, and in a folder all of ours.
 
-        Objects are deleted beside the training, and by name: a list of them costs as much as their deletion.
+        Objects are deleted while training goes on, and by name: a list of them costs as much as their deletion.
         """
         if isinstance(self.root, Path):
             self.sweep(keep)
