@@ -75,7 +75,7 @@ def orphans(place):
 
 
 def killed(folder, environment, kills, seed):
-    """Kills at any failpoint and at random moments, of lives that save beside the training or in its midst."""
+    """Kills at any failpoint and at random moments, of lives that save while they train or in between."""
     prepare(folder, environment)
     Ledger.claim = partialmethod(Ledger.claim, max_attempts=1_000_000)
     plain = Sqlite(folder / "plain").planned("whole")
