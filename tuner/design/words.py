@@ -134,6 +134,9 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "keep_best": "honoured",
         "production_steps": "honoured",
         "regime": "honoured",
+        "other_numerics": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {
+            "asking": "refused: keep your script to machines of one kind"
+        },
         "seed": "honoured",
         "start_from": {
             "loop": "honoured: `trial.carry_into(model)` before `trial.keep`, or `trial.start_weights`",
@@ -205,6 +208,10 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "--workers": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
         "--stall-timeout": {
             **dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured: from one sign of life to the next"),
+            "asking": _NO_COMMAND,
+        },
+        "--max-seconds": {
+            **dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured: stopped as by a signal"),
             "asking": _NO_COMMAND,
         },
         "--keep-checkpoints": "honoured",

@@ -1,6 +1,7 @@
 """The backend that trains in this process."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -18,6 +19,7 @@ from tuner.errors import (
 from tuner.execution.backend import Job, Listener, Stop
 from tuner.execution.fusing import FusionPlanner, TrainingGroup
 from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
+from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.quota import keep_within
 from tuner.execution.waiting import Waiting
 from tuner.records import Claim, State, TrialUpdate
@@ -30,7 +32,9 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.settings import Profile
 
+POLL_SECONDS = 0.5  # between two looks of a worker process for which too little time is left
 _log = logging.getLogger(__name__)
+CLOSING_POLL_SECONDS = 0.1
 LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
@@ -44,7 +48,8 @@ class InProcess:
         check_profile(job.ledger, job.row, job.workload.machine.profile)
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
-            while not stop():
+            study.others.check()
+            while not stop() and study.has_time():
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
                 if not claims:
@@ -58,7 +63,10 @@ class InProcess:
                     except (NotFusible, RuntimeError, MemoryError) as error:
                         if not study.planner.can_go_on(group, error):
                             raise
-            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+            why = "" if stop() else ", because too little time is left to begin another trial"
+            raise Interrupted(
+                f"stopped{why}; everything up to the last step is saved, run the same command again to go on"
+            )
 
 
 class _Study:
@@ -73,6 +81,7 @@ class _Study:
         fingerprint = job.workload.fingerprint(job.row.study)
         setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
         self.engine = job.workload.engine(setup)
+        self.others = OtherNumerics(job, setup.numerics, tells=self.machine.lease.renewed_here)
         self.planner = FusionPlanner(job, self.engine, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
         self.worker = worker_id()
         self.held: list[Claim] = []
@@ -86,12 +95,33 @@ class _Study:
     def claimed(self) -> list[Claim]:
         """The next trials, those of workers that died first."""
         self.held = retried(self._claim, self.stop)
+        if self.held:
+            self._look_at_numerics()
         return self.held
+
+    def _look_at_numerics(self) -> None:
+        """Before a claimed trial is trained: whether the study is still trained under the Numerics here."""
+        try:
+            retried(self.others.check_claimed, self.stop)
+            self.others.note(self.held)
+        except TunerError:
+            self.ledger.release(self.held)
+            raise
 
     def _claim(self) -> list[Claim]:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
         self.waiting.free_the_dead()
-        return self.ledger.claim(self.row, worker=self.worker, lease_seconds=seconds, max_trials=size)
+        return self.ledger.claim(
+            self.row, worker=self.worker, lease_seconds=seconds, max_trials=size, numerics=self.others.numerics
+        )
+
+    def has_time(self) -> bool:
+        """Whether another trial may be begun. A worker process waits for its coordinator then, which stops them all."""
+        while not self.machine.may_begin:
+            if self.machine.lease.renewed_here or self.stop():
+                return False
+            time.sleep(CLOSING_POLL_SECONDS)
+        return True
 
     @contextmanager
     def training(self, claims: Sequence[Claim]) -> Iterator[TrainingGroup]:

@@ -29,13 +29,14 @@ from sqlalchemy import (
 
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
-from tuner.records import Checkpoint, Claim, State
+from tuner.records import Checkpoint, Claim, Numerics, State
+from tuner.records.conclusions import StudyNumerics
 from tuner.storage.dialects import DatabaseTime, is_postgresql
 from tuner.storage.liveness import dead_workers, names_here
 from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of, refuse_strange_checkpoints
 from tuner.storage.recording import cut_back, drop_checkpoints, given_back
 from tuner.storage.schema import checkpoint, launch, measurement, study, trial
-from tuner.storage.studies import Start, StudyRow, insert_conclusion, restarted, study_row
+from tuner.storage.studies import Start, StudyRow, insert_conclusion, newest_conclusion, restarted, study_row
 
 RESUMABLE = ("latest", "trunk")  # the kinds of checkpoint that hold the whole state of a training
 NOBODY: dict[str, Any] = {"worker": None, "lease_seconds": None, "lease_until": None}
@@ -61,10 +62,15 @@ _TAKE = (
 
 @dataclass(frozen=True, slots=True)
 class _Free:
-    """How free rows of one kind are found: the first one, and those of a shape group besides the ones taken."""
+    """How free rows of one kind are found: the first one, and those of a shape group besides the ones taken.
+
+    mine, mine_of_group: of those that were not begun, or begun under the Numerics of the worker.
+    """
 
     first: Select[Any]
     of_group: Select[Any]
+    mine: Select[Any]
+    mine_of_group: Select[Any]
 
     @classmethod
     def where(cls, *kind: ColumnElement[bool]) -> "_Free":
@@ -72,7 +78,9 @@ class _Free:
         mine = mine.order_by(trial.c.number).with_for_update(skip_locked=True)
         taken = trial.c.id.in_(bindparam("b_taken", expanding=True))
         of_group = mine.where(trial.c.shape_group == bindparam("b_group"), ~taken)
-        return cls(mine.limit(1), of_group.limit(bindparam("b_limit", type_=Integer)))
+        of_group = of_group.limit(bindparam("b_limit", type_=Integer))
+        here = or_(trial.c.numerics.is_(None), trial.c.numerics.in_(bindparam("b_numerics", expanding=True)))
+        return cls(mine.limit(1), of_group, mine.where(here).limit(1), of_group.where(here))
 
 
 # Two queries and not one with OR, because each finds its rows at once in the index, among any number of trials.
@@ -108,13 +116,23 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a worker asks for. `shape_group` None: the group of the first free trial; only one group is claimed."""
+    """What a worker asks for. `shape_group` None: the group of the first free trial; only one group is claimed.
+
+    numerics: under which it trains; None where it does not matter.
+    """
 
     worker: str
     lease_seconds: float
     max_trials: int = 1
     shape_group: str | None = None
     max_attempts: int = 5
+    numerics: Numerics | None = None
+
+    def is_foreign(self, begun: str | None) -> bool:
+        """Whether a trial was begun under other Numerics, given as their text."""
+        if self.numerics is None or begun is None or begun == self.numerics.text:
+            return False
+        return bool(self.numerics.differences(Numerics.from_text(begun)))
 
     def __post_init__(self) -> None:
         if self.max_trials < 1 or self.max_attempts < 1:
@@ -177,21 +195,40 @@ def unheard_claims(
 
 
 def _claim(row: Row[Any], declared: Trial, fence: int, attempt: int, checkpoints: tuple[Checkpoint, ...]) -> Claim:
-    return Claim(row.id, fence, declared, attempt, checkpoints, inherited=inherited_of(row), farthest=row.farthest)
+    return Claim(
+        row.id, fence, declared, attempt, checkpoints,
+        inherited=inherited_of(row), farthest=row.farthest, begun_under=row.numerics,
+        seconds=row.trained_seconds or 0.0,
+    )  # fmt: skip
 
 
 def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:
     """At most `max_trials` rows of one shape group, by number: those whose lease ran out, then those that wait."""
-    rows: list[Row[Any]] = []
-    group = terms.shape_group
+    first = None if terms.shape_group else _first_free(connection, study_id, terms)
+    group = first.shape_group if first is not None else terms.shape_group
+    rows = [] if first is None else [first]
+    of_here = terms.numerics is not None and not (first is not None and terms.is_foreign(first.numerics))
+    here = {"b_numerics": terms.numerics.texts} if terms.numerics is not None and of_here else {}
     for free in _FREE:
-        if group is None:
-            rows = list(connection.execute(free.first, {"b_study": study_id}))
-            group = rows[0].shape_group if rows else None
         if group is not None and len(rows) < terms.max_trials:
             wanted = {"b_group": group, "b_taken": [row.id for row in rows], "b_limit": terms.max_trials - len(rows)}
-            rows += connection.execute(free.of_group, {"b_study": study_id, **wanted})
+            query = free.mine_of_group if here else free.of_group
+            rows += connection.execute(query, {"b_study": study_id, **wanted, **here})
     return rows
+
+
+def _first_free(connection: Connection, study_id: int, terms: Terms) -> Row[Any] | None:
+    """The first free row; one that was begun under other Numerics only where there is none else."""
+    foreign = None
+    for free in _FREE:
+        row = connection.execute(free.first, {"b_study": study_id}).first()
+        if row is not None and terms.numerics is not None and terms.is_foreign(row.numerics):
+            foreign = foreign or row
+            of_here = {"b_study": study_id, "b_numerics": terms.numerics.texts}
+            row = connection.execute(free.mine, of_here).first()
+        if row is not None:
+            return row
+    return foreign
 
 
 def _worth_trying(
@@ -360,6 +397,27 @@ def begin_again(connection: Connection, row: StudyRow, start: Start) -> StudyRow
     for concluded in start.concluded:
         insert_conclusion(connection, row.campaign, concluded, row.study_id)
     return study_row(connection, row.campaign, row.study.name)
+
+
+def begin_under(connection: Connection, row: StudyRow, mine: StudyNumerics) -> StudyNumerics:
+    """The Numerics under which a study was begun; `mine` from now on, where nobody has begun to train it.
+
+    Where they are not `mine`, nobody claims a trial until this is decided.
+    """
+    stands = newest_conclusion(connection, row.campaign, StudyNumerics, row.study_id)
+    if stands == mine:
+        return mine
+    connection.execute(select(study.c.id).where(study.c.id == row.study_id).with_for_update())  # as `begin_again` does
+    hold_off_claims(connection)
+    stands = newest_conclusion(connection, row.campaign, StudyNumerics, row.study_id)
+    ours = select(trial.c.numerics).where(trial.c.study_id == row.study_id)
+    known = ours.where(trial.c.numerics.is_not(None)).order_by(trial.c.started, trial.c.number)
+    first = connection.scalar(known.limit(1))
+    if stands is not None and (first or connection.execute(ours.where(trial.c.state == State.RUNNING.value)).first()):
+        return stands
+    chosen = mine if first is None else StudyNumerics(Numerics.from_text(first).canonical)
+    insert_conclusion(connection, row.campaign, chosen, row.study_id)
+    return chosen
 
 
 def _is_begun(connection: Connection, study_id: int) -> bool:

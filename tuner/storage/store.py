@@ -11,19 +11,20 @@ from sqlalchemy import Connection
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError
+from tuner.errors import NoLedger, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import (
     CheckpointKind,
     Claim,
     FinishedTrial,
     Measurement,
+    Numerics,
     Prefix,
     State,
     TrialRecord,
     TrialUpdate,
 )
-from tuner.records.conclusions import Conclusion, FusionChoice, Retention
+from tuner.records.conclusions import Conclusion, FusionChoice, Retention, StudyNumerics
 from tuner.storage import claims, curves, identity, reading, recording, studies
 from tuner.storage.backups import copy_sqlite, dump_postgresql
 from tuner.storage.claims import Left
@@ -35,7 +36,7 @@ from tuner.storage.identity import StorageIdentity, StorageSite
 from tuner.storage.liveness import dead_workers
 from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
-from tuner.storage.reading import CheckpointFile
+from tuner.storage.reading import CheckpointFile, StudyLeft
 from tuner.storage.recording import insert_finished
 from tuner.storage.relay import Relay, opened_relay
 from tuner.storage.studies import LaunchRow, StudyRow
@@ -74,7 +75,7 @@ def _prepare_file(file: Path, create: bool) -> None:
             f"it back (mv {saved[-1]} {file}); or delete it, to begin with nothing"
         )
     if not create and not file.is_file():
-        raise StorageError(
+        raise NoLedger(
             f"there is no storage at {file}; `tuner launch` creates it, --storage or TUNER_STORAGE names another"
         )
     refuse_network(file)
@@ -239,6 +240,13 @@ class Ledger:
             lambda connection: studies.first_conclusion(connection, campaign, concluded, study_id)
         )
 
+    def begin_under(self, row: StudyRow, mine: StudyNumerics) -> StudyNumerics:
+        """The Numerics under which a study was begun: those of its first trial; `mine` where none is in training.
+
+        The first who begins decides, in one transaction; while nothing is trained, whoever comes decides.
+        """
+        return self._database.write(lambda connection: claims.begin_under(connection, row, mine))
+
     def add_fusion(self, campaign: str, more: Mapping[str, FusionChoice], about: Collection[int | None]) -> None:
         """Add choices by shape group to what is known about studies (by id) and the campaign (None).
 
@@ -283,7 +291,7 @@ class Ledger:
             lambda connection: insert_finished(connection, study_id, finished, self._metric_ids)
         )
 
-    def claim(
+    def claim(  # noqa: PLR0913 - keywords with defaults
         self,
         study: int | StudyRow,
         *,
@@ -292,6 +300,7 @@ class Ledger:
         max_trials: int = 1,
         shape_group: str | None = None,
         max_attempts: int = 5,
+        numerics: Numerics | None = None,
     ) -> list[Claim]:
         """Take over trials that wait, or whose lease ran out, smallest number first; none: an empty list.
 
@@ -299,10 +308,12 @@ class Ledger:
         which a trial resumes are deleted, because they will be replayed. A trial claimed `max_attempts` times
         since it last got beyond its farthest committed step becomes FAILED instead, and keeps its state and its curve.
 
+        numerics: under which they will be trained. A trial that was begun under others is left to the processes that
+        have those, as long as there are other trials to claim.
         study: its id; or as it was read, and then StudyChanged is raised where it has begun with other code since.
         """
         study_id = study if isinstance(study, int) else study.study_id
-        terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts)
+        terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts, numerics)
         tries = count()
 
         def take(connection: Connection) -> list[Claim]:
@@ -430,6 +441,17 @@ class Ledger:
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
         return self._database.glance(lambda connection: reading.count_states(connection, study_id))
+
+    def studies_left(self, campaigns: Collection[str]) -> list[StudyLeft]:
+        """The studies of some campaigns in the order of their start, each with whether anything of it is left.
+
+        One statement, which costs the same however many trials have ended. A campaign that is not there has none.
+        """
+        return self._database.glance(lambda connection: reading.studies_left(connection, campaigns))
+
+    def progress(self, study_id: int, since: float = 0.0) -> list[reading.TrialProgress]:
+        """The trials that run, and those that ended at this time of the database or later; one short read."""
+        return self._database.read(lambda connection: reading.trials_in_progress(connection, study_id, since))
 
     def first_start(self, study_id: int) -> float | None:
         """When the first trial of a study was started, in seconds since 1970; None where that was not recorded."""
