@@ -163,9 +163,11 @@ class Slurm:
                 daemon.wait(timeout=10)
             daemon.kill()
             daemon.wait()
-        for process in self._left():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        while left := list(self._left()):  # again, since those that were just starting others are found later
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _left(self):
@@ -173,5 +175,5 @@ class Slurm:
         mine = self.environment["SLURM_CONF"]
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("SLURM_CONF") == mine:
+                if process.environ().get("SLURM_CONF") == mine and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
