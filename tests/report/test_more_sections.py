@@ -171,5 +171,5 @@ def test_a_registered_section_stands_at_its_place_without_a_template(
 def test_sections_are_records_in_the_order_of_the_page() -> None:
     assert SECTIONS.names == (
         "masthead", "summary", "final_model", "adoptions", "stages", "findings", "conclusions", "budget", "regime",
-        "rounds", "exploitation", "budget_curve", "stability", "schedules", "provenance",
+        "rounds", "exploitation", "budget_curve", "stability", "schedules", "costs", "provenance",
     )  # fmt: skip

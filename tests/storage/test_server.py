@@ -1,16 +1,15 @@
 """A PostgreSQL server that is full, refuses, or is reached through pgbouncer: what is said, and what is waited for."""
 
 import logging
-import os
-import pwd
-import subprocess
 import threading
 import time
+from contextlib import ExitStack, closing
 
 import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
-from storage.postgres import USER, Server, free_port
+from storage.bouncer import bounced
+from storage.postgres import Server
 from support import needs
 from support.patience import STILL, Patience, wait_for
 
@@ -180,33 +179,38 @@ def test_a_process_keeps_one_connection_whatever_its_threads_did(small, study):
 
 @pytest.mark.slow
 @pytest.mark.needs("pgbouncer")
-def test_pgbouncer_that_pools_transactions_serves_many_clients(small, study, tmp_path):
-    bouncer = needs.pgbouncer()
-    port = free_port()
-    settings = small.folder / "pgbouncer.ini"
-    (small.folder / "users").write_text('"worker" ""\n')
-    settings.write_text(
-        f"[databases]\nours = host=127.0.0.1 port={small.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-        f"listen_port = {port}\nauth_type = trust\nauth_file = {small.folder}/users\npool_mode = transaction\n"
-        f"default_pool_size = 2\nunix_socket_dir =\nlogfile = {small.folder}/pgbouncer.log\n"
-    )
-    for path in (settings, small.folder / "users"):
-        path.chmod(0o644)
-    user = pwd.getpwnam(USER) if os.geteuid() == 0 else None
-    as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
-    with subprocess.Popen([bouncer, "-q", str(settings)], cwd=small.folder, **as_user) as process:
-        try:
-            url = f"postgresql://worker@127.0.0.1:{port}/ours"
-            first = opened_soon(url)
-            others = [open_ledger(url) for _ in range(5)]
-            for turn in range(12):  # a statement is prepared by the fifth time
-                for ledger in (first, *others):
-                    assert ledger.start_study("digits", study, "f").study == study, turn
-                    ledger.next_generation()
+def test_pgbouncer_that_pools_transactions_serves_many_clients(small, study):
+    with bounced(small) as address:
+        url = f"{address.format(user='worker')}/ours"
+        first = opened_soon(url)
+        others = [open_ledger(url) for _ in range(5)]
+        for turn in range(12):  # a statement is prepared by the fifth time
             for ledger in (first, *others):
-                ledger.close()
-        finally:
-            process.terminate()
+                assert ledger.start_study("digits", study, "f").study == study, turn
+                ledger.next_generation()
+        for ledger in (first, *others):
+            ledger.close()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("pgbouncer")
+@pytest.mark.parametrize("relayed", [False, True])
+def test_what_another_client_of_pgbouncer_set_for_its_session_is_not_ours(small, study, relayed):
+    """pg_dump empties the search path before its transaction begins, and pgbouncer hands that session on."""
+    with bounced(small, pool_size=1) as address:
+        url = f"{address.format(user='worker')}/ours"
+        with opened_soon(url) as ledger, ExitStack() as opened:
+            if relayed:
+                relay = opened.enter_context(closing(ledger.relay()))
+                ledger = opened.enter_context(open_ledger(url, relay=str(relay.folder)))
+            ledger.start_study("digits", study, "f")
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute("SELECT pg_catalog.set_config('search_path', '', false)")
+                assert other.execute("SHOW search_path").fetchone() == ("",)
+                assert ledger.start_study("digits", study, "f").study == study
+                assert ledger.campaigns() == ["digits"]
+                with open_ledger(url, create=False) as late:
+                    assert late.campaigns() == ["digits"]
 
 
 def opened_soon(url):

@@ -61,7 +61,10 @@ PARTS = {  # part: whether it is there, and what is said where it is not
     },
     "bitsandbytes": (module("bitsandbytes"), "bitsandbytes is not installed: pip install 'tuner[bnb]'"),
     "schedulefree": (module("schedulefree"), "schedulefree is not installed: pip install 'tuner[test]'"),
+    "obstore": (module("obstore"), "obstore is not installed: pip install 'tuner[objects]'"),
+    "moto": (module("moto"), "moto is not installed: pip install 'tuner[test]'"),
     "peft": (module("peft"), "peft is not installed: pip install 'tuner[test]'"),
+    "ray": (module("ray"), "ray is not installed: pip install 'tuner[ray]'"),
     "pyarrow": (module("pyarrow"), "pyarrow is not installed: pip install 'tuner[parquet]'"),
 }
 _running = []  # the test that is being set up or run

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tuner.analysis.numerics_sets import numerics_sets
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Range
@@ -71,19 +72,22 @@ def frames_of(
     tidy = _tidy_curves(curves)
     names = [hyperparameter.name for hyperparameter in study.hyperparameters]
     ranges = {h.name: h.domain for h in study.hyperparameters if isinstance(h.domain, Range)}
-    rows = [_readable(_trial_row(record, names), ranges) for record in sorted(trials, key=lambda one: one.number)]
+    records = sorted(trials, key=lambda one: one.number)
+    rows = [_readable(_trial_row(record, names), ranges) for record in records]
+    sets, places = numerics_sets(records)
     table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *names])
     for hyperparameter in study.hyperparameters:
         if isinstance(hyperparameter.domain, Choice) and _is_mixed(hyperparameter.domain, table[hyperparameter.name]):
             # pandas would give them one type: 16 becomes 16.0 where another value is missing, and None becomes missing.
             values = [row[hyperparameter.name] for row in rows]
             table[hyperparameter.name] = pd.Series(values, index=table.index, dtype=object)
+    table["numerics"] = pd.array(places, dtype="Int64")
     selected = selected_steps(tidy, study.objective).reindex(table["trial"])
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array
     schedules = _schedules(study, trials) if promises.follows_schedule else {}
     groups = {record.number: record.groups for record in trials if record.groups}
-    return StudyFrames(study, table, tidy, schedules, promises, groups)
+    return StudyFrames(study, table, tidy, schedules, promises, groups, numerics=sets)
 
 
 def _readable(row: Mapping[str, object], ranges: Mapping[str, Range]) -> Mapping[str, object]:

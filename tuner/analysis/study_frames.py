@@ -12,7 +12,7 @@ from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.names import EMA_STEPS, Name
 from tuner.design.optimizers import is_known, optimizer_of
 from tuner.design.study import Study
-from tuner.records import STOPPED_EARLY, GroupRecord, Promises
+from tuner.records import STOPPED_EARLY, GroupRecord, Numerics, Promises
 from tuner.records.promises import EVERYTHING, SEEDS
 from tuner.shown import in_html, shown
 
@@ -31,7 +31,8 @@ class StudyFrames:
 
     trials: one row a trial, sorted by number. Columns: `design.names.TRIAL_COLUMNS`, which are trial (number), state
         ("complete", ...), reason, origin, seed, data_seed, steps (last recorded step), inherited (those of them taken
-        over from another trial), exact (trained under one set of Numerics), attempt, parameter_groups (in words, empty
+        over from another trial), exact (trained under one set of Numerics), attempt, numerics (the place of those that
+        it was trained under last in `numerics`, from 1; <NA> where none are known), parameter_groups (in words, empty
         where all parameters are trained alike or nothing was recorded), best_value and best_step
         (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
         the last evaluation); then one column for every hyperparameter by canonical name. Where it does not exist in
@@ -40,6 +41,7 @@ class StudyFrames:
     schedules: the learning rate schedule that each trial was trained with, by number. It is not derived again from
         the declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. An
         imported trial has none where its schedule is not known.
+    numerics: the sets of Numerics that trials were trained under, by the number of their first trial.
     promises: what may be relied on for the trials, by the launches that trained them. weaker: what not, and why.
     groups: the groups of each trial's parameters, by number; none where all are trained alike or nothing was recorded.
     """
@@ -51,6 +53,7 @@ class StudyFrames:
     promises: Promises = EVERYTHING
     groups: Mapping[int, tuple[GroupRecord, ...]] = field(default_factory=dict)
     weaker: str = ""
+    numerics: tuple[Numerics, ...] = ()
     # What several questions compute from these frames, which do not change; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 

@@ -10,6 +10,7 @@ from tuner.analysis.stage_chain import start_words
 from tuner.design.study import UNKNOWN
 from tuner.records import State
 from tuner.records.conclusions import StageStart
+from tuner.records.hourly_price import amount_words
 from tuner.shown import shown
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -71,6 +72,9 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
     shown_rows = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done", "best_value": "best"})
     some = ["identity"] if shown_rows["identity"].str.startswith("weaker").any() else []
+    if "cost" in shown_rows:
+        some = ["cost", *some]
+        shown_rows["cost"] = shown_rows["cost"].map(amount_words)
     both = ["max_train_steps", *["epochs"] * bool(shown_rows["epochs"].ne(UNKNOWN).any())]
     return shown_rows[["campaign", "study", "trials", "states", *both, "done", "best", *some, "goal"]]
 

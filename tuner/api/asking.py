@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +28,10 @@ from tuner.design.study import Study
 from tuner.design.study_file import Declared, declared_stage
 from tuner.errors import InputError, LeaseLost, StudyChanged, TunerError, WorkloadError
 from tuner.execution.elsewhere import Elsewhere, HandedOut, HandsOut
-from tuner.execution.in_process import POLL_SECONDS, stop_at_the_same_failure
+from tuner.execution.in_process import stop_at_the_same_failure
 from tuner.execution.leases import BEATS, heartbeat, retried
 from tuner.execution.machine import Machine
+from tuner.execution.waiting import Waiting
 from tuner.records import Claim, Measurement, State, TrialUpdate
 from tuner.records.sweep_outcomes import SweepOutcome
 from tuner.rounds.launch import Session
@@ -97,13 +97,17 @@ class AskedStudy:
 
         Raises TrialsFailed where a sweep has no answer because trials FAILED.
         """
+        waiting: Waiting | None = None
         while True:
             with self._lock:
                 self._refuse_misplaced()
                 trial, others = self._next()
+                study_id = self._row.study_id if self._row else 0
             if trial is not None or not others or not wait or self._out:
                 return trial
-            time.sleep(POLL_SECONDS)
+            if waiting is None or waiting.study_id != study_id:
+                waiting = Waiting(self._ledger, study_id, lambda: bool(self._out) or self._closed)
+            waiting.for_others()
 
     def __iter__(self) -> Iterator[AskedTrial]:
         """Trial after trial until none is left, those of processes that die meanwhile included."""

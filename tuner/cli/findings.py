@@ -8,6 +8,7 @@ import pandas as pd
 from tuner.analysis.checklist import failing
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.good_trials import good_defined
+from tuner.analysis.numerics_sets import crossing_words
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
 from tuner.analysis.study_frames import StudyFrames, ranked_results
@@ -45,6 +46,7 @@ def check(options: CheckOptions) -> Exit:
     emit_findings(records.name, frames.study.name, findings, options.form, options.verbose)
     if frames.weaker:
         say(f"note: the training of {shown(frames.study.name)} promises less: {shown(frames.weaker)}")
+    say_numerics(frames)
     told = failing(findings, verdicts)
     what = f"need{'s' * (len(told) == 1)} action" if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
@@ -114,7 +116,7 @@ def trials(options: TrialsOptions) -> None:
         table = with_choice_cells(table, frames.study.hyperparameters, none="None" if form is Format.table else "null")
     values = ["best_value", "best_step", "last_value", "steps", "seed"]
     if form is not Format.table:
-        more = ["inherited", "exact", "data_seed", "origin", "attempt", "parameter_groups"]
+        more = ["inherited", "exact", "numerics", "data_seed", "origin", "attempt", "parameter_groups"]
         if form is Format.json:
             groups = [[asdict(group) for group in frames.groups.get(one, ())] for one in table["trial"]]
             table = table.assign(parameter_groups=pd.Series(groups, index=table.index, dtype=object))
@@ -122,7 +124,7 @@ def trials(options: TrialsOptions) -> None:
         emit_frame(table[columns], form, nullable=with_none(frames.study.hyperparameters))
         return
     unusual = ["inherited"] * bool(table["inherited"].any())  # what is as always is not worth a column
-    unusual += ["exact"] * bool(not table["exact"].all())
+    unusual += ["exact"] * bool(not table["exact"].all()) + ["numerics"] * (len(frames.numerics) > 1)
     reason = ["reason"] * bool(table["reason"].any())
     point = frames.hyperparameters
     shown = ["trial", "state", "best_value", *point, *values[1:], *unusual, "origin", *reason]
@@ -131,7 +133,14 @@ def trials(options: TrialsOptions) -> None:
         say(f"{frames.study.name}: {frames.study.goal}")
     objective = frames.study.objective
     say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: during training")
+    say_numerics(frames)
     _say_groups(frames, list(table["trial"]))
+
+
+def say_numerics(frames: StudyFrames) -> None:
+    """One line where trials of a study were trained under several sets of Numerics."""
+    if crossing := crossing_words(frames):
+        say(f"note: the trials of {shown(frames.study.name)} were trained {crossing}")
 
 
 NAMED = 3  # parameters of a group that are named

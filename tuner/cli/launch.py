@@ -19,6 +19,7 @@ from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.recorded_fusions import recorded_fusions
 from tuner.records import Price, State, StepMemory
+from tuner.records.hourly_price import HourlyPrice, amount_words, parsed_price
 from tuner.rounds.launch import Plan, Session, check_study, plan_study
 from tuner.rounds.prepared_round import Prepared, launch_prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
@@ -34,26 +35,29 @@ _LESS = "lower training_evaluation_examples of the workload, or "
 
 def launch(options: LaunchOptions) -> Exit:
     """Train a round, or go on with it."""
+    price = parsed_price(options.price_per_hour)
     with open_session(options, dry_run=options.dry_run) as session:
         expansion = prepared_expansion(session, options.round_number) if options.expanded else None
         prepared = expansion or prepared_round(session, options.round_number, options.max_train_steps, options.trials)
         if not options.dry_run:
             return run_launch(session, prepared, retry_failed=options.retry_failed, quiet=options.quiet)
-        print_plan(plan_study(session, prepared.study, prepared.trials))
+        print_plan(plan_study(session, prepared.study, prepared.trials), price=price)
         if options.verbose:
             print_fusion(session, prepared)
     return Exit.FINE
 
 
-def print_plan(*plans: Plan) -> None:
-    """Trials, steps, time and disk of studies that were not started, and that nothing was trained."""
-    print_studies(*plans)
+def print_plan(*plans: Plan, price: HourlyPrice | None = None) -> None:
+    """Trials, steps, time, cost and disk of studies that were not started, and that nothing was trained."""
+    print_studies(*plans, price=price)
     say_dry_run(plans)
 
 
-def print_studies(*plans: Plan) -> None:
-    """Trials, steps, time and disk of studies that were not started."""
-    console().print(_table_of_plans(plans))
+def print_studies(*plans: Plan, price: HourlyPrice | None = None) -> None:
+    """Trials, steps, time, disk and, where the price of an hour is given, cost of studies that were not started."""
+    console().print(_table_of_plans(plans, price))
+    if price is not None:
+        say(cost_words(price, sum(plan.seconds for plan in plans)))
     for plan in plans:
         if words := plan.study.slices_in_words:
             say(f"{plan.study.name}: each batch is computed in {words}")
@@ -61,12 +65,7 @@ def print_studies(*plans: Plan) -> None:
             say(plan.study.limit_words)
         if plan.finished:
             say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
-    if saved := sum(plan.saved_steps for plan in plans):
-        share = saved / (saved + sum(plan.steps for plan in plans))
-        say(
-            f"saved: {saved:,} steps ({share:.0%}) are inherited from trials that begin with the same steps; the bits "
-            "are the same"
-        )
+    _say_saved(plans)
     for plan in plans:
         if plan.evaluation_seconds > MUCH_EVALUATION * plan.seconds > 0.0:
             say(
@@ -78,6 +77,23 @@ def print_studies(*plans: Plan) -> None:
     _say_precisions(plans)
     _say_compiling(plans)
     _say_memory(plans)
+
+
+def _say_saved(plans: Sequence[Plan]) -> None:
+    if saved := sum(plan.saved_steps for plan in plans):
+        share = saved / (saved + sum(plan.steps for plan in plans))
+        say(
+            f"saved: {saved:,} steps ({share:.0%}) are inherited from trials that begin with the same steps; the bits "
+            "are the same"
+        )
+
+
+def cost_words(price: HourlyPrice, seconds: float) -> str:
+    """What work that is planned will cost, however many workers share it."""
+    return (
+        f"cost: {price.about(seconds)}, an estimate from the times; several workers share the work and cost as much "
+        "together, and more where they wait or start"
+    )
 
 
 def say_dry_run(plans: Sequence[Plan]) -> None:
@@ -140,7 +156,7 @@ def memory_words(price: Price, memory: StepMemory) -> str:
 _SPARED = ("ms/evaluation", "ms/step", "epochs", "disk")  # columns that go first where there is no room for all
 
 
-def _table_of_plans(plans: Sequence[Plan]) -> Table:
+def _table_of_plans(plans: Sequence[Plan], price: HourlyPrice | None) -> Table:
     """A row for each study; columns that say nothing, and those that have no room on the terminal, are left out."""
     columns: dict[str, list[str]] = {
         "trials": [str(len(plan.trials)) for plan in plans],
@@ -151,6 +167,7 @@ def _table_of_plans(plans: Sequence[Plan]) -> Table:
         "ms/step": [f"{plan.price.step_ms:.3g}" for plan in plans],
         "ms/evaluation": [f"{plan.price.evaluation_ms:.3g}" for plan in plans],
         "time": [readable_seconds(plan.seconds) for plan in plans],
+        **({} if price is None else {"cost": [amount_words(price.of(plan.seconds)) for plan in plans]}),
         "disk": [readable_bytes(plan.checkpoint_bytes) for plan in plans],
     }
     if not any(plan.saved_steps for plan in plans):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tuner.cli.given import command
+from tuner.cli.launch import cost_words
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.sessions import open_session
 from tuner.cli.stages import print_chain_prices, print_stage_prices
@@ -12,6 +13,7 @@ from tuner.cli.training_options import PlanOptions, TrainingOptions
 from tuner.design.study_file import declared_stages
 from tuner.errors import DeclarationError
 from tuner.records import Price
+from tuner.records.hourly_price import HourlyPrice, amount_words, parsed_price
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.controls import inherited_steps
 from tuner.rounds.launch import Session, plan_study
@@ -31,24 +33,27 @@ from tuner.rounds.round_lengths import (
 def plan(options: PlanOptions) -> None:
     """Show the rounds of a campaign, or of all stages of a file; a total of steps is that of one campaign."""
     on = TrainingOptions(study=options.study, storage=options.storage, device=options.device, threads=options.threads)
+    price = parsed_price(options.price_per_hour)
     stages = declared_stages(str(options.study)) if options.total_steps is None and options.rounds is None else []
     if len(stages) > 1:
-        print_chain_prices(stages, on)
+        print_chain_prices(stages, on, price)
         next_step(command("run", str(options.study)))
         return
     with open_session(on, dry_run=True, stage=next(iter(stages), None)) as session:
-        print_rounds(session, options.total_steps, options.rounds)
+        print_rounds(session, options.total_steps, options.rounds, price)
 
 
-def print_rounds(session: Session, total_steps: int | None, count: int | None) -> None:
+def print_rounds(
+    session: Session, total_steps: int | None, count: int | None, price: HourlyPrice | None = None
+) -> None:
     """The rounds as declared, or for a total of steps. Raises DeclarationError where no such plan exists."""
     if count is not None and total_steps is None:
         raise DeclarationError("--rounds plans rounds for a total of steps; give --total-steps with it")
     if known_regime(session) != "compute_bound":
         if total_steps is None:
-            print_stage_prices(session)
+            print_stage_prices(session, price)
         else:
-            _print_one_length(session, total_steps, count)
+            _print_one_length(session, total_steps, count, price)
         return
     check_transfer(session.campaign)
     inherited = inherited_steps(session).steps
@@ -57,7 +62,7 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
         if total_steps is None
         else rounds_for(session.campaign, total_steps, count, inherited)
     )
-    _print_table(session, planned)
+    _print_table(session, planned, price)
     note = many_rounds_note(sum(not one.control for one in planned))
     if note is not None:
         say(f"note: {note}")
@@ -66,11 +71,11 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
     next_step(command("run", session.called, after=("--dry-run",)))
 
 
-def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
+def _print_one_length(session: Session, total_steps: int, count: int | None, price: HourlyPrice | None) -> None:
     """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
     budget = likely_budget(session)
     planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count, inherited_steps(session).steps)
-    _print_table(session, planned)
+    _print_table(session, planned, price)
     say(
         f"trials of {budget.steps:,} steps ({budget.origin.sentence}): more steps gain nothing here, so all "
         "rounds have this length and --total-steps sets the number of trials. A round gets longer only if the best "
@@ -86,13 +91,14 @@ def _say_declarations(rounds: Sequence[str]) -> None:
         say(f"  round {number}: {words}")
 
 
-def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
+def _print_table(session: Session, planned: Sequence[PlannedRound], hourly: HourlyPrice | None) -> None:
     study = study_of_round(session.campaign, 1, planned[0].max_train_steps)
     first = plan_study(session, study, planned_trials(study))
     price, epochs = first.price, first.study.steps_per_epoch is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = (
         "round", "points", "trials", "steps each", *["epochs"] * epochs, "relevance", "steps", "share", "time",
+        *["cost"] * (hourly is not None),
     )  # fmt: skip
     for name in names:
         table.add_column(name, justify="left" if name == "points" else "right")
@@ -102,6 +108,7 @@ def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
             str(one.number), _points(one), str(one.trials), f"{one.max_train_steps:,}",
             *[first.study.in_epochs(one.max_train_steps)] * epochs, f"{one.relevance:.0%}", f"{one.steps:,}",
             f"{one.steps / total:.0%}", readable_seconds(_seconds(session, one, price)),
+            *[amount_words(hourly.of(_seconds(session, one, price))) for hourly in (hourly,) if hourly is not None],
         )  # fmt: skip
     console().print(table)
     seconds = sum(_seconds(session, one, price) for one in planned)
@@ -109,6 +116,8 @@ def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
         f"{total:,} steps in all, about {readable_seconds(seconds)} here, one trial at a time; steps that are "
         "inherited from shorter trials are not subtracted"
     )
+    if hourly is not None:
+        say(cost_words(hourly, seconds))
     for one in planned:
         if one.patience:
             say(

@@ -12,6 +12,7 @@ from tuner.cli.options import (
     ExportForm,
     Format,
     OutputFormat,
+    PricePerHour,
     RoundNumber,
     Storage,
     Study,
@@ -37,6 +38,7 @@ class StatusOptions:
             autocompletion=values_of("studies"),
         ),
     ] = None
+    price_per_hour: PricePerHour = None
     storage: Storage = None
     form: OutputFormat = Format.table
 
@@ -201,6 +203,7 @@ class ReportOptions:
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="The page. Default: beside the storage.", show_default=False),
     ] = None
+    price_per_hour: PricePerHour = None
     storage: Storage = None
 
 

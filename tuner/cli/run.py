@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
+from tuner.analysis.spending import spent_words
 from tuner.cli.budgets import say_lines
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
@@ -21,6 +22,7 @@ from tuner.design.study_file import declared_stages
 from tuner.errors import StorageError, TrialsFailed
 from tuner.execution.backend import Listener
 from tuner.reading import Winner, load
+from tuner.records.hourly_price import HourlyPrice, parsed_price
 from tuner.report.page import report_path, write_report
 from tuner.rounds.foreseen import check_chain
 from tuner.rounds.importances import importances
@@ -35,10 +37,11 @@ def run(options: RunOptions) -> Exit:
     Of a file with several campaigns these are its stages, in their order: none begins before the one before it is done.
     """
     check_options(options)
+    price = parsed_price(options.price_per_hour)
     stages = declared_stages(str(options.study))
     check_chain(stages, options.storage, dry_run=options.dry_run)
     if options.dry_run:
-        print_chain_prices(stages, options)
+        print_chain_prices(stages, options, price)
         return Exit.FINE
     for place, stage in enumerate(stages):
         left = [one.name for one in stages[place + 1 :]]
@@ -71,15 +74,17 @@ def _run_stage(options: RunOptions, stage: Stage, *, left: Sequence[str]) -> Exi
             ending = Playbook(
                 at_work, yes=options.yes, tell=tell, expand=options.expand, retry_failed=options.retry_failed
             ).run()
-        return _finish(session, ending, AskedRun(str(options.study), tuple(left)), trained=bool(seen))
+        asked_run = AskedRun(str(options.study), tuple(left), parsed_price(options.price_per_hour))
+        return _finish(session, ending, asked_run, trained=bool(seen))
 
 
 @dataclass(frozen=True, slots=True)
 class AskedRun:
-    """What `tuner run` was asked for: the study as it was given, and the stages that come after this one."""
+    """What `tuner run` was asked for: the study as it was given, the stages after this one, the price of an hour."""
 
     study: str
     left: tuple[str, ...] = ()
+    price: HourlyPrice | None = None
 
 
 def _say_left(left: Sequence[str], until: str) -> None:
@@ -94,10 +99,12 @@ def _finish(session: Session, ending: Ending, asked: AskedRun, *, trained: bool)
     A question comes before failed trials: until it is answered nothing more is trained.
     """
     page = report_path(session.ledger, session.name)
-    if trained or not page.exists():  # nothing was trained: the page is the one it would be
-        write_report(session.ledger, session.name, page, importances)
+    if trained or not page.exists() or asked.price is not None:  # nothing was trained: the page is the one it would be
+        write_report(session.ledger, session.name, page, importances, asked.price)
         say(f"wrote {page}")
     _print_bottom_line(session, ending)
+    if asked.price is not None:
+        say(spent_words(session.ledger, session.name, asked.price))
     code = told_failures(session, ending.rounds)
     stopped = ending.decision is not None or code is not Exit.FINE
     if stopped:

@@ -7,13 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.stage_chain import chain_frame, recorded_stage
-from tuner.cli.launch import print_studies, say_dry_run
+from tuner.cli.launch import cost_words, print_studies, say_dry_run
 from tuner.cli.options import Format
 from tuner.cli.output import console, emit_frame, readable_bytes, readable_seconds, say, show
 from tuner.cli.places import opened
 from tuner.cli.sessions import open_session
 from tuner.cli.training_options import TrainingOptions
 from tuner.design.stages import Stage
+from tuner.records.hourly_price import HourlyPrice, amount_words
 from tuner.rounds.launch import Plan, Session
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.shown import shown
@@ -63,7 +64,7 @@ def _sums(plans: Sequence[Plan]) -> tuple[str, str, str, str]:
     )  # fmt: skip
 
 
-def print_chain_prices(stages: Sequence[Stage], options: TrainingOptions) -> None:
+def print_chain_prices(stages: Sequence[Stage], options: TrainingOptions, price: HourlyPrice | None = None) -> None:
     """Trials, steps, time and disk of the whole playbook of each stage, as it will probably go; then of all together.
 
     A stage whose source is not trained yet is priced by the weights of a fresh model.
@@ -73,30 +74,34 @@ def print_chain_prices(stages: Sequence[Stage], options: TrainingOptions) -> Non
         if len(stages) > 1:
             show(f"stage {place} of {len(stages)}: {stage.words}", style="bold")
         with open_session(options, dry_run=True, stage=stage) as session:
-            priced.append(_priced_stage(session, stage, priced))
+            priced.append(_priced_stage(session, stage, priced, price))
     if len(priced) > 1:
         _print_all(priced)
+        if price is not None:
+            say(cost_words(price, sum(plan.seconds for one in priced for plan in one.plans)))
     say_dry_run([plan for one in priced for plan in one.plans])
 
 
-def print_stage_prices(session: Session) -> None:
+def print_stage_prices(session: Session, price: HourlyPrice | None = None) -> None:
     """Trials, steps, time and disk of the whole playbook of one campaign as it will probably go, and at worst."""
-    say_dry_run(_printed(session))
+    say_dry_run(_printed(session, price))
 
 
-def _printed(session: Session) -> tuple[Plan, ...]:
+def _printed(session: Session, price: HourlyPrice | None) -> tuple[Plan, ...]:
     """The plans of a campaign, which were printed with what they cost at worst."""
     lines = list(priced_campaign(session))
     plans = tuple(line for line in lines if not isinstance(line, Extremes))
-    print_studies(*plans)
-    for words in _more_words(session, lines):
+    print_studies(*plans, price=price)
+    for words in _more_words(session, lines, price):
         say(words)
     return plans
 
 
-def _priced_stage(session: Session, stage: Stage, before: Sequence[StagePrice]) -> StagePrice:
+def _priced_stage(
+    session: Session, stage: Stage, before: Sequence[StagePrice], price: HourlyPrice | None
+) -> StagePrice:
     """Print what a stage costs, and return it; `before`: the prices of earlier ones."""
-    plans = _printed(session)
+    plans = _printed(session, price)
     start, inherited = stage.campaign.start_from, session.loaded.inherited
     if start is None:
         return StagePrice(stage.name, "", 0, False, plans)
@@ -108,7 +113,7 @@ def _priced_stage(session: Session, stage: Stage, before: Sequence[StagePrice]) 
     return StagePrice(stage.name, start.words, steps, False, plans)
 
 
-def _more_words(session: Session, lines: Sequence[Plan | Extremes]) -> Iterator[str]:
+def _more_words(session: Session, lines: Sequence[Plan | Extremes], price: HourlyPrice | None) -> Iterator[str]:
     first = next((line for line in lines if isinstance(line, Plan) and line.study.round == 1), None)
     if session.campaign.warmup is not None and first is not None:
         yield (
@@ -117,13 +122,14 @@ def _more_words(session: Session, lines: Sequence[Plan | Extremes]) -> Iterator[
         )
     for line in lines:
         if isinstance(line, Extremes):
-            yield f"{line.what}, likely: {_price_words(line.likely)} ({line.likely_if})"
-            yield f"{line.what}, at worst: {_price_words(line.worst)} ({line.worst_if})"
+            yield f"{line.what}, likely: {_price_words(line.likely, price)} ({line.likely_if})"
+            yield f"{line.what}, at worst: {_price_words(line.worst, price)} ({line.worst_if})"
 
 
-def _price_words(plans: Sequence[Plan]) -> str:
+def _price_words(plans: Sequence[Plan], price: HourlyPrice | None) -> str:
     steps, seconds = sum(plan.steps for plan in plans), sum(plan.seconds for plan in plans)
-    return f"{steps:,} steps, about {readable_seconds(seconds)}"
+    cost = "" if price is None else f", about {amount_words(price.of(seconds))}"
+    return f"{steps:,} steps, about {readable_seconds(seconds)}{cost}"
 
 
 def _print_all(priced: Sequence[StagePrice]) -> None:

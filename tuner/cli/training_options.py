@@ -16,17 +16,21 @@ from tuner.cli.options import (
     AllowChangedCode,
     AllowInexact,
     Checkpoints,
+    Cpus,
     Device,
     DryRun,
+    EngineName,
     Expanded,
     Format,
     Fuse,
+    Gpus,
     KeepCheckpoints,
     LaunchedRound,
     MaxSeconds,
     MaxTrainSteps,
     NumTrials,
     OutputFormat,
+    PricePerHour,
     Profile,
     ProfileOption,
     Quiet,
@@ -83,6 +87,9 @@ class TrainingOptions:
     threads: Threads = 1
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
+    engine: EngineName = None
+    cpus: Cpus = 1.0
+    gpus: Gpus = 0.0
     stall_timeout: StallTimeout = STALL_SECONDS
     fuse: Fuse = "auto"
     profile: ProfileOption = Profile.exact
@@ -107,7 +114,7 @@ class TrainingOptions:
             print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
         if limit is not None and not self.quiet:
             print(limit.told, file=sys.stderr)
-        workers = None if dry_run else self.workers
+        workers = None if dry_run or self.engine else self.workers
         with (
             limit.observed() if limit is not None else nullcontext(),
             early_fork_server(workers, self.device, self.threads, self.study) as fork_server,
@@ -129,6 +136,7 @@ class RunOptions(TrainingOptions):
         int, typer.Option(min=0, help="How often to widen a round whose best points lie at the limit of a range.")
     ] = 0
     dry_run: DryRun = False
+    price_per_hour: PricePerHour = None
     retry_failed: RetryFailed = False
 
 
@@ -145,6 +153,7 @@ class PlanOptions:
         int | None,
         typer.Option(min=1, help="With --total-steps: the number of rounds. Default: as declared.", show_default=False),
     ] = None
+    price_per_hour: PricePerHour = None
     storage: Storage = None
     device: Device = None
     threads: Threads = 1
@@ -181,6 +190,7 @@ class LaunchOptions(TrainingOptions):
     trials: NumTrials = None
     dry_run: DryRun = False
     verbose: Verbose = False
+    price_per_hour: PricePerHour = None
     retry_failed: RetryFailed = False
     expanded: Expanded = False
 

@@ -7,9 +7,11 @@ import pandas as pd
 
 from tuner.analysis.frames import not_promised, promises_of
 from tuner.analysis.round_frames import campaign_name
+from tuner.analysis.spending import spent_words, with_costs
 from tuner.analysis.stage_chain import chain_frame, recorded_stage
 from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import given_root
 from tuner.cli.options import Format
 from tuner.cli.output import emit_frame, next_step, readable_bytes, say
 from tuner.cli.places import opened
@@ -19,6 +21,7 @@ from tuner.design.file_names import declares_one
 from tuner.design.stages import Stage, is_study_file, split_stage
 from tuner.design.study_file import declared_stages
 from tuner.errors import DeclarationError
+from tuner.records.hourly_price import parsed_price
 from tuner.shown import shown, word
 from tuner.storage.copies import FolderAdoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
@@ -26,17 +29,22 @@ from tuner.storage.identity import checkpoint_place
 from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
 from tuner.storage.store import Ledger
 from tuner.storage.verify import strays_held, study_problems
+from tuner.stores.places import StoredPath
 
 SHOWN = 10  # files that are named one by one
 
 
 def status(options: StatusOptions) -> None:
     """Print a row for each study of a campaign, of the stages of a study file, or of all."""
+    price, costs = parsed_price(options.price_per_hour), []
     with opened(options.storage, create=False) as ledger:
         stages = stages_meant(options.study) if options.study else []
         names = [one.name for one in stages] if stages else named_campaigns(ledger, options.study)
         known = [name for name in names if name in ledger.campaigns()]
         frame = standing(ledger, known)
+        if price is not None:
+            frame = with_costs(frame, ledger, price.value)
+            costs = [f"{shown(name)}: {spent_words(ledger, name, price)}" for name in known]
         weaker = [words for name in known for words in weaker_words(ledger, name)]
         chain = [recorded_stage(ledger, name) for name in names]
     in_table = options.form is Format.table and len(frame) > 0
@@ -49,7 +57,7 @@ def status(options: StatusOptions) -> None:
     for stage in stages:
         if stage.name not in known:
             say(f"not launched yet: {stage.words}")
-    for words in weaker:
+    for words in (*weaker, *costs):
         say(words)
 
 
@@ -89,7 +97,7 @@ def verify(options: VerifyOptions) -> Exit:
     """Print what is not as the records promise."""
     with opened(options.storage, create=False) as ledger:
         name = campaign_name(ledger, options.study)
-        root, is_ours = checked_folder(ledger, name, options.checkpoints, repair=options.repair)
+        root, is_ours = checked_folder(ledger, name, given_root(options.checkpoints), repair=options.repair)
         found = problems_of(ledger, name, root, is_ours=is_ours)
         say_what_is_not_promised(ledger, name)
     if not len(found):
@@ -120,9 +128,9 @@ def backup(options: BackupOptions) -> None:
 def adopt_storage(options: AdoptStorageOptions) -> Exit:
     """Go on with a copy of a storage, or say what that would do."""
     with opened(options.storage, create=False) as ledger:
-        root = options.checkpoints or folder_to_read(ledger, None)
+        root = given_root(options.checkpoints) or folder_to_read(ledger, None)
         beside = folder_to_read(ledger, None) if ledger.file is not None else None
-        plan = planned_adoption(ledger, root, options.source or beside)
+        plan = planned_adoption(ledger, root, given_root(options.source) or beside)
         if not plan.needed:
             say(f"nothing to adopt: the checkpoint folder {root} belongs to {ledger.safe_url}")
             return Exit.FINE
@@ -149,20 +157,23 @@ def say_some(lines: Sequence[str]) -> None:
         say(f"  and {len(lines) - SHOWN} more")
 
 
-def list_files(files: Sequence[Path], what: str, why: str, before: str = "") -> None:
+def list_files(files: Sequence[StoredPath], what: str, why: str, before: str = "") -> None:
     """Say how many files there are, how large they are, and which."""
     say(f"{before}{counted(files, what)} ({readable_bytes(total_bytes(files))}) {why}:")
     say_some([str(path) for path in files])
 
 
-def move_with_words(root: Path, files: Sequence[Path]) -> None:
+def move_with_words(root: StoredPath, files: Sequence[StoredPath]) -> None:
     """Move files to the trash, and say how to get them back and when they may go."""
     trash = new_trash(root)
     moved = move_to_trash(root, files, trash)
     there, back = word(f"{trash}/."), word(f"{root}/")
     say(f"{counted(moved, 'file')} moved to {trash}")
-    say(f"to get them back:        cp -a {there} {back}")
-    say(f"when nothing is missed:  rm -r {word(trash)}")
+    if isinstance(trash, Path):
+        say(f"to get them back:        cp -a {there} {back}")
+        say(f"when nothing is missed:  rm -r {word(trash)}")
+    else:
+        say("they can be copied back, or deleted when nothing is missed, with the store's own tools (aws s3 cp, rm)")
     left = sorted(set(files) - set(moved))
     if left:
         say(f"{counted(left, 'file')} could not be moved, for example {left[0]}")
@@ -202,7 +213,7 @@ def adopt(ledger: Ledger, plan: FolderAdoption) -> None:
     next_step(*(" ".join(map(word, words)) for words in verify))
 
 
-def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair: bool) -> tuple[Path, bool]:
+def checked_folder(ledger: Ledger, campaign: str, given: StoredPath | None, *, repair: bool) -> tuple[StoredPath, bool]:
     """The folder to verify, and whether the storage may repair it; repair: strays go to the trash, the dead are freed.
 
     Raises StorageError for a repair in a folder that is another storage's.
@@ -223,7 +234,7 @@ def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair:
     return root, not told
 
 
-def problems_of(ledger: Ledger, campaign: str, root: Path, *, is_ours: bool) -> pd.DataFrame:
+def problems_of(ledger: Ledger, campaign: str, root: StoredPath, *, is_ours: bool) -> pd.DataFrame:
     """What is wrong with each study of a campaign. Strays in a folder that is another storage's are that one's."""
     found = [
         (row.study.name, one.trial, one.kind, one.text)

@@ -26,7 +26,7 @@ def worker(options: WorkerOptions) -> Exit:
     Of a file with several campaigns these are its stages, as of `tuner run`.
     """
     # In a process of its own, so that its lease is renewed whatever the training does.
-    options = replace(options, workers=options.workers or "1")
+    options = options if options.engine else replace(options, workers=options.workers or "1")
     _check(options)
     stages = _launched_stages(options)
     tell = (lambda text: None) if options.quiet else say

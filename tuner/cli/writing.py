@@ -14,6 +14,7 @@ from tuner.interchange.tables_out import FORMATS, export_tables
 from tuner.plots.catalog import PLOTS
 from tuner.plots.theme import empty_because
 from tuner.reading import load
+from tuner.records.hourly_price import parsed_price
 from tuner.report.page import report_path, write_report
 from tuner.rounds.importances import importances
 from tuner.security import make_private_folder, safe_cell, without_password
@@ -46,10 +47,11 @@ def kinds_of_plots() -> list[tuple[str, str]]:
 
 def report(options: ReportOptions) -> None:
     """Write one page that holds everything."""
+    price = parsed_price(options.price_per_hour)
     records = load(options.study, options.storage)
     with opened(options.storage, create=False) as ledger:
         target = options.out or report_path(ledger, records.name)
-        write_report(ledger, records.name, target, importances)
+        write_report(ledger, records.name, target, importances, price)
     say(f"wrote {target}")
 
 

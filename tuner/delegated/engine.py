@@ -18,6 +18,7 @@ from tuner.delegated.trial import LoopTrial
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
 from tuner.records import LOOP_FOLDER, Claim, Promises, Recorder, State, TrialUpdate
+from tuner.stores.uploads import local_folder
 from tuner.training.committing import Committing, Outcome
 from tuner.training.endings import ending
 from tuner.training.engine import Asked, Engine, Inspection, OnStep
@@ -54,7 +55,7 @@ class LoopTrainer(Committing):
         Raises LeaseLost when another worker owns the trial, WorkloadError where the loop breaks its contract.
         """
         self.ended, claim, device = {}, claims[0], self.loop_setup.device
-        self.committed_at = time.monotonic()
+        self.committed_at = self.counted_at = time.monotonic()
         try:
             with callers_generators_restored(device), closing(self.saver):
                 book = Logbook(self.setup, claim, LoopTrainee(self.loop_setup, claim.trial))
@@ -103,7 +104,7 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        path = self.book.folder.root / self.book.folder.place / LOOP_FOLDER
+        path = local_folder(self.book.folder.root / self.book.folder.place) / LOOP_FOLDER
         path.mkdir(parents=True, exist_ok=True)
         return path
 

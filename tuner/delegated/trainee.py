@@ -112,5 +112,6 @@ class LoopTrainee:
         self.files.load(state["files"])
         self.step, self.resumed = int(state["step"]), True
         self.asked |= set(state["asked"])
-        alike = state["numerics"] == self.setup.numerics.text and state["base"] == self.base
+        here = Numerics.from_text(str(state["numerics"])).agrees_with(self.setup.numerics)
+        alike = here and state["base"] == self.base
         self.exact = bool(state["exact"]) and alike and self.setup.promises.exact_resume

@@ -30,6 +30,7 @@ EVALUATIONS = 50  # of each trial, unless a campaign says otherwise
 _LENGTHS_OF_A_CAMPAIGN = ("production_steps", "warmup_steps", "evaluate_every", "ema_steps")
 _LENGTHS_OF_A_SWEEP = ("start_steps", "max_steps")
 _LENGTHS_OF_A_ROUND = ("max_train_steps", "patience_steps")
+OtherNumerics = Literal["mark", "refuse"]
 Regime = Literal["compute_bound", "not_compute_bound", "undecided"]
 
 
@@ -104,6 +105,8 @@ class Campaign:
         float32 as torch is set.
     ema_steps: exponential averages of the weights over about so many steps are evaluated, selected and exported, in
         place of the weights that are trained, but in a sweep; None: the weights themselves.
+    other_numerics: what a round does where a machine has other Numerics (versions, processor class, GPU, driver) than
+        the one that began it: "mark" the trials that it trains, or "refuse" to train any there.
     name: how the storage knows it; by default the study file's name.
 
     Numbers of steps may be written as `epochs(...)` or `examples(...)`; `in_steps` makes steps of them.
@@ -126,6 +129,7 @@ class Campaign:
     start_from: StartFrom | None = None
     precision: str | None = None
     ema_steps: int | None = None
+    other_numerics: OtherNumerics = "mark"
 
     def __new__(cls, *_: object, **words: object) -> Self:
         refuse_decay(words)
@@ -160,6 +164,7 @@ class Campaign:
             self._check_sweep(self.sweep)
 
     def _check_counts(self) -> None:
+        self._check_rule()
         check_count("evaluations", self.evaluations)
         check_count("keep_best", self.keep_best)
         checked_steps("warmup_steps", self.warmup_steps, at_least=0)
@@ -175,6 +180,13 @@ class Campaign:
         if self.production_steps is not None:
             checked_steps("production_steps", self.production_steps)
             self._check_production(self.production_steps)
+
+    def _check_rule(self) -> None:
+        if self.other_numerics not in get_args(OtherNumerics):
+            raise DeclarationError(
+                f'other_numerics is "mark" (train where Numerics differ, and mark the trials) or "refuse" (train '
+                f"nothing there), got {self.other_numerics!r}"
+            )
 
     def _check_warmup(self) -> None:
         if self.warmup is None:

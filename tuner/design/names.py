@@ -14,7 +14,7 @@ OF_THE_AVERAGES = (EMA_STEPS,)
 # Columns of every table of trials; no hyperparameter can be called so.
 TRIAL_COLUMNS = (
     "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",
-    "parameter_groups", "best_value", "best_step", "last_value",
+    "numerics", "parameter_groups", "best_value", "best_step", "last_value",
 )  # fmt: skip
 # A budget in disguise (A11, D1), and the random seed (B14): never searched. Compared as lower-case letters only.
 _BUDGET = re.compile(

@@ -134,6 +134,9 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "keep_best": "honoured",
         "production_steps": "honoured",
         "regime": "honoured",
+        "other_numerics": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {
+            "asking": "refused: keep your script to machines of one kind"
+        },
         "seed": "honoured",
         "start_from": {
             "loop": "honoured: `trial.carry_into(model)` before `trial.keep`, or `trial.start_weights`",

@@ -19,7 +19,9 @@ from tuner.errors import (
 from tuner.execution.backend import Job, Listener, Stop
 from tuner.execution.fusing import FusionPlanner, TrainingGroup
 from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
+from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.quota import keep_within
+from tuner.execution.waiting import Waiting
 from tuner.records import Claim, State, TrialUpdate
 from tuner.records.conclusions import StudyProfile
 from tuner.shown import shown
@@ -30,10 +32,8 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.settings import Profile
 
+POLL_SECONDS = 0.5  # between two looks of a worker process for which too little time is left
 _log = logging.getLogger(__name__)
-POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
-FIRST_POLL_SECONDS = 0.02
-LONG_WAIT_SECONDS = 5.0  # after which the user is told what is waited for
 LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
@@ -47,11 +47,12 @@ class InProcess:
         check_profile(job.ledger, job.row, job.workload.machine.profile)
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
+            study.others.check()
             while not stop() and study.has_time():
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
                 if not claims:
-                    if study.wait_for_others():
+                    if study.waiting.for_others():
                         continue
                     job.delete_strays()
                     return
@@ -79,11 +80,13 @@ class _Study:
         fingerprint = job.workload.fingerprint(job.row.study)
         setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
         self.engine = job.workload.engine(setup)
+        self.others = OtherNumerics(job, setup.numerics, tells=self.machine.lease.renewed_here)
         self.planner = FusionPlanner(job, self.engine, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
         self.worker = worker_id()
         self.held: list[Claim] = []
         self.failures: list[str] = []  # reasons of the last trials, where these failed
-        self.waited = 0.0  # seconds, for trials that other workers hold
+        lease = self.machine.lease
+        self.waiting = Waiting(job.ledger, self.row.study_id, stop, lease.seconds if lease.renewed_here else None)
 
     def release_all(self) -> None:
         self.ledger.release(self.held)
@@ -91,12 +94,25 @@ class _Study:
     def claimed(self) -> list[Claim]:
         """The next trials, those of workers that died first."""
         self.held = retried(self._claim, self.stop)
+        if self.held:
+            self._look_at_numerics()
         return self.held
+
+    def _look_at_numerics(self) -> None:
+        """Before a claimed trial is trained: whether the study is still trained under the Numerics here."""
+        try:
+            retried(self.others.check_claimed, self.stop)
+            self.others.note(self.held)
+        except TunerError:
+            self.ledger.release(self.held)
+            raise
 
     def _claim(self) -> list[Claim]:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
-        self.ledger.forget_dead_workers(self.row.study_id)
-        return self.ledger.claim(self.row, worker=self.worker, lease_seconds=seconds, max_trials=size)
+        self.waiting.free_the_dead()
+        return self.ledger.claim(
+            self.row, worker=self.worker, lease_seconds=seconds, max_trials=size, numerics=self.others.numerics
+        )
 
     def has_time(self) -> bool:
         """Whether another trial may be begun. A worker process waits for its coordinator then, which stops them all."""
@@ -104,22 +120,6 @@ class _Study:
             if self.machine.lease.renewed_here or self.stop():
                 return False
             time.sleep(POLL_SECONDS)
-        return True
-
-    def wait_for_others(self) -> bool:
-        """Wait a little where other workers hold trials, which are ours should they die; False where none does."""
-        if not retried(lambda: self.ledger.state_counts(self.row.study_id), self.stop).get(State.RUNNING):
-            return False
-        pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + self.waited / 10)
-        time.sleep(pause)
-        before, self.waited = self.waited, self.waited + pause
-        lease = self.machine.lease
-        if lease.renewed_here and before <= LONG_WAIT_SECONDS < self.waited:
-            _log.warning(
-                "waiting for trials that other workers hold; if those have died where that cannot be seen from here, "
-                "their leases end in at most %g s",
-                lease.seconds,
-            )
         return True
 
     @contextmanager
@@ -154,7 +154,7 @@ class _Study:
             self.ledger.release([claim for claim in claims if claim.trial_id not in ended])
             self._report(claims, group.updates)
         retried(self._keep_within_quota, self.stop)
-        self.waited = 0.0
+        self.waiting.over()
 
     def _with_prefixes(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         return retried(lambda: self.finder.offered(claims), self.stop) if self.engine.promises.prefixes else claims

@@ -24,10 +24,11 @@ from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
-from tuner.records import MeasuredPromises, Promises
+from tuner.records import MeasuredPromises, Numerics, Promises
 from tuner.records.conclusions import StageStart
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.stores.places import StoredPath
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine, EngineMaker
 from tuner.training.inherited import StartWeights
@@ -53,6 +54,7 @@ class LoadedWorkload:
     campaign: which one of the study file, "" for its last. inherited: the weights of an earlier stage that its models
     start from.
     inspected: what was inspected in this process and is not inspected again (see `training.engine.Asked`).
+    told_numerics: what was said of other Numerics and is not said again.
     """
 
     def __init__(
@@ -69,10 +71,11 @@ class LoadedWorkload:
         self.looks = Looks()
         self.device: torch.device = choose_device(machine.device)
         self.inspected: set[tuple[object, ...]] = set()
+        self.told_numerics: set[str] = set()
         prepare_numerics(self.device, machine.threads)
         keep_freed_memory()
 
-    def write_to(self, checkpoint_root: Path) -> None:
+    def write_to(self, checkpoint_root: StoredPath) -> None:
         """Write checkpoints to this folder from now on; processes that start later do so, too."""
         self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
 
@@ -142,7 +145,7 @@ class LoadedWorkload:
         """The weights that the models of a study start from; None where they start from their own."""
         return None if study.start else self.inherited
 
-    def inherit_recorded(self, ledger: Ledger, row: StudyRow, checkpoint_root: Path) -> None:
+    def inherit_recorded(self, ledger: Ledger, row: StudyRow, checkpoint_root: StoredPath) -> None:
         """Let models start from what the trials of a study started from, whose copies are in this folder."""
         start = ledger.conclusion(row.campaign, StageStart, row.study_id)
         if start is not None:
@@ -173,9 +176,13 @@ class LoadedWorkload:
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         self._know_data()
-        declared = study.declares_precision and isinstance(self.workload, Workload)
-        known = numerics(self.device, self.machine.profile, self._packages(study), declared=declared)
+        known = self.numerics_on(self.device, study)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
+
+    def numerics_on(self, device: torch.device, study: Study) -> Numerics:
+        """The Numerics of a study on a device of this machine."""
+        declared = study.declares_precision and isinstance(self.workload, Workload)
+        return numerics(device, self.machine.profile, self._packages(study), declared=declared)
 
     def _packages(self, study: Study) -> Mapping[str, str]:
         """The packages that decide the bits of a study: those of the user's code, and those of its optimizers."""

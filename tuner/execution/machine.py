@@ -6,10 +6,10 @@ Nothing here imports torch: worker processes are started before this process imp
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import InputError
+from tuner.stores.places import StoredPath, parsed_root
 from tuner.training.settings import COMMIT_SECONDS, Profile
 
 LEASE_SECONDS = 120.0
@@ -41,13 +41,15 @@ class Quota:
 class Machine:
     """Where and how the trials of a study are trained.
 
-    checkpoint_root: the folder that all checkpoint files are below.
+    checkpoint_root: the folder, or the place in a bucket, that all checkpoint files are below.
     device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
     threads: of torch, in each process; small models lose time with more than one. The number decides the bits.
     fuse: how many trials train as one stacked model. "auto" measures what is fastest, "off" trains them one by one.
         The bits are the same.
     profile: "exact" keeps the bits of each trial alone; "fast" keeps its values up to rounding.
     allow_inexact: trials may start from prefixes that were trained under other Numerics; they are marked.
+    other_numerics: what a study does that was begun under other Numerics than those here: "mark" the trials that are
+        trained here, or "refuse" to train any.
     quota: how much room the checkpoints of a study may take; None is all that they need.
     commit_seconds: between durable commits of a trial in training.
     worker_count: how many processes share the trials of a study; None is as many as pay.
@@ -56,7 +58,7 @@ class Machine:
     claims_until: after this moment of the machine's monotonic clock no trial is begun, because training stops soon.
     """
 
-    checkpoint_root: Path
+    checkpoint_root: StoredPath
     device: str | None = None
     threads: int = 1
     fuse: Fuse = "off"
@@ -69,6 +71,7 @@ class Machine:
     workers_per_gpu: int = 1
     stall_seconds: float = STALL_SECONDS
     claims_until: float | None = None
+    other_numerics: str = "mark"
 
     @property
     def may_begin(self) -> bool:
@@ -92,7 +95,7 @@ def machine_from(data: Mapping[str, Any]) -> Machine:
     root, lease, quota, left = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota", "claims_until"))
     until = None if left is None else time.monotonic() + left
     return Machine(
-        Path(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, claims_until=until, **fields
+        parsed_root(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, claims_until=until, **fields
     )
 
 

@@ -52,7 +52,7 @@ class PrefixFinder:
         key = prefix.checkpoint.prefix
         if key is None or digests.get(prefix.step) != key.path:
             return None
-        exact = key.numerics == self.numerics
+        exact = key.numerics.exact and key.numerics.agrees_with(self.numerics)
         return replace(prefix, exact=exact) if exact or self.allow_inexact else None
 
     def _measured(self, prefixes: Sequence[Prefix]) -> tuple[Prefix, ...]:

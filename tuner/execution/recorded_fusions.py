@@ -24,7 +24,7 @@ class RecordedFusions:
         if group not in self._known:
             known = self.ledger.conclusion(self.row.campaign, FusionChoices) or FusionChoices()
             told = known.by_group.get(group)
-            if told is not None and told.numerics == self.numerics.text:
+            if told is not None and Numerics.from_text(told.numerics).agrees_with(self.numerics):
                 self._known[group] = _fusion(told)
         return self._known.get(group)
 

@@ -29,7 +29,8 @@ class Setup:
     """What a process loads. The URL may hold a password, so a setup is never put on a command line.
 
     campaign: which one of the study file. engine: how trials are trained, as "module:attribute"; the module may be the
-    study file or lie beside it. inherited: the weights of an earlier stage that models start from.
+    study file or lie beside it. inherited: the weights of an earlier stage that models start from. relay: the folder of
+    the socket by which the process that starts this one lends it a connection to the server of the URL.
     """
 
     study_file: Path
@@ -38,6 +39,7 @@ class Setup:
     engine: str
     campaign: str = ""
     inherited: dict[str, Any] | None = None
+    relay: str = ""
 
     def as_json(self) -> dict[str, Any]:
         machine = self.machine.as_json()
@@ -48,6 +50,7 @@ class Setup:
             "engine": self.engine,
             "campaign": self.campaign,
             "inherited": self.inherited,
+            "relay": self.relay,
         }
 
     def load(self) -> LoadedWorkload:
@@ -72,7 +75,8 @@ def setup_of(loaded: LoadedWorkload, url: str, machine: Machine) -> Setup:
 def setup_from(data: Mapping[str, Any]) -> Setup:
     """The value that `Setup.as_json` wrote."""
     machine = machine_from(data["machine"])
-    return Setup(Path(data["study_file"]), data["url"], machine, data["engine"], data["campaign"], data["inherited"])
+    loads = (data["engine"], data["campaign"], data["inherited"], data.get("relay", ""))
+    return Setup(Path(data["study_file"]), data["url"], machine, *loads)
 
 
 def name_of_engine(engine: EngineMaker) -> str:

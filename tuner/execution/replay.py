@@ -97,13 +97,10 @@ def _about(record: TrialRecord, promises: Promises) -> list[str]:
 
 def _causes(record: TrialRecord, setup: StudySetup, promises: Promises, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
-    before = record.numerics.values if record.numerics else {}
-    now = setup.numerics.values
     found = [f"the workload is not the one that was recorded: {'; '.join(changed)}"] if changed else []
     if not record.exact and promises.exact_resume:
         found.append("the trial was not trained under one set of Numerics and code alone (exact=false)")
-    different = [f"{name} was {before.get(name)}, is {now.get(name)}" for name in sorted(before.keys() | now.keys())
-                 if before.get(name) != now.get(name)]  # fmt: skip
+    different = setup.numerics.differences(record.numerics) if record.numerics else ()
     return found + ([f"other Numerics: {'; '.join(different)}"] if different else [])
 
 

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -34,14 +34,18 @@ from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
+from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.recorded_fusions import RecordedFusions
 from tuner.execution.remote_job import StudyTask, setup_of, task_of
 from tuner.execution.worker_handle import WorkerHandle
 from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
+from tuner.security import without_password
+from tuner.storage.relay import Relay
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.engine import Asked, Engine
+from tuner.training.numerics import choose_device
 from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ class Workers:
         self.url = url
         self.fork_server = fork_server
         self.workers: list[WorkerHandle] = []
+        self.relay: Relay | None = None
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:
         loaded = job.workload
@@ -75,9 +80,14 @@ class Workers:
                 self.fork_server.kill()  # it would hold its memory for long, and another starts quickly
             InProcess().run(job, listener, stop)
             return
-        self.workers = self.workers or self.started(loaded, count)
-        coordinator = _Coordinator(job, listener, self.workers)
+        if not self.workers:
+            self.relay = job.ledger.relay()
+            self.workers = self.started(loaded, count)
+        coordinator = Coordinator(job.ledger, job.row, loaded.machine, listener, self.workers)
+        coordinator.others = _numerics_of(job, self.workers)
         try:
+            for others in coordinator.others.values():
+                others.check()
             with signals.SHUTDOWN.in_hand(coordinator.give_back):
                 coordinator.work(task_of(job), stop)
         except BaseException:
@@ -90,7 +100,10 @@ class Workers:
         """Workers that begin to load the workload; on the CPU they are forked, where the system can do that."""
         machine = loaded.machine
         devices = worker_devices(machine, count, torch.cuda.device_count())
-        setups = [setup_of(loaded, self.url, machine.for_worker(device, count)) for device in devices]
+        url = self.url if self.relay is None else without_password(self.url)
+        setups = [setup_of(loaded, url, machine.for_worker(device, count)) for device in devices]
+        if self.relay is not None:
+            setups = [replace(setup, relay=str(self.relay.folder)) for setup in setups]
         if not (system.FORKS_WHOLE and loaded.device.type == "cpu"):
             self.fork_server = None
         elif self.fork_server is None:
@@ -109,6 +122,18 @@ class Workers:
             worker.close()
         if self.fork_server is not None:
             self.fork_server.close()
+        if self.relay is not None:
+            self.relay.close()
+            self.relay = None
+
+
+def _numerics_of(job: Job, workers: Sequence[WorkerHandle]) -> dict[str | None, OtherNumerics]:
+    """The Numerics of workers, by device; what follows from them is said here, once for all of them."""
+    on = {worker.setup.machine.device for worker in workers}
+    return {
+        device: OtherNumerics(job, job.workload.numerics_on(choose_device(device), job.row.study), tells=True)
+        for device in on
+    }
 
 
 def check_workers(machine: Machine) -> None:
@@ -179,14 +204,17 @@ def num_processes(remaining: Remaining, device: torch.device) -> int:
     return count if remaining.seconds * (1.0 - 1.0 / count) > START_SECONDS[device.type] else 1
 
 
-class _Coordinator:
+class Coordinator:
     """Watches the workers on one study, from its task until none has anything left to do."""
 
-    def __init__(self, job: Job, listener: Listener, workers: Sequence[WorkerHandle]) -> None:
-        self.ledger, self.row = job.ledger, job.row
-        self.machine = job.workload.machine
+    def __init__(
+        self, ledger: Ledger, row: StudyRow, machine: Machine, listener: Listener, workers: Sequence[WorkerHandle]
+    ) -> None:
+        self.ledger, self.row = ledger, row
+        self.machine = machine
         self.listener = listener
         self.workers = workers
+        self.others: dict[str | None, OtherNumerics] = {}  # by the device of a worker
         self.failures: list[str] = []
         self.deaths_at_start = 0
         self.worker_stopped = False
@@ -251,8 +279,7 @@ class _Coordinator:
         if kind == "ready":
             worker.ready, self.deaths_at_start = True, 0
         elif kind == "started":
-            worker.claims[message["trial"]] = claim = self._claim(message)
-            self.listener.trial_started(claim)
+            self._started(worker, self._claim(message))
         elif kind == "stepped" and message["trial"] in worker.claims:
             self.listener.trial_stepped(worker.claims[message["trial"]], message["step"])
         elif kind == "ended" and message["trial"] in worker.claims:
@@ -266,6 +293,12 @@ class _Coordinator:
             self.worker_stopped |= kind == "stopped"
         elif kind == "fault":
             self._fault(message)
+
+    def _started(self, worker: WorkerHandle, claim: Claim) -> None:
+        worker.claims[claim.trial.number] = claim
+        if worker.setup.machine.device in self.others:
+            self.others[worker.setup.machine.device].note([claim])
+        self.listener.trial_started(claim)
 
     def _fault(self, message: Message) -> None:
         """Raise the error of a worker. A worker whose device is lost ends and is replaced."""
@@ -286,7 +319,8 @@ class _Coordinator:
         record = self.ledger.trial(self.row.study_id, message["trial"])
         trial = record.readable_trial()
         resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
-        return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
+        under = message["begun_under"]
+        return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed, begun_under=under)
 
     def _replace(self, worker: WorkerHandle, task: StudyTask, reason: str) -> None:
         """Release the claims of a dead worker, counting the attempt, and start another."""

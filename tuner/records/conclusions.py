@@ -63,6 +63,14 @@ class StudyProfile(Conclusion):
 
 
 @dataclass(frozen=True, slots=True)
+class StudyNumerics(Conclusion):
+    """The Numerics (as text) of the process that began to train a study: those of other processes are compared."""
+
+    KIND: ClassVar[str] = "numerics"
+    numerics: str
+
+
+@dataclass(frozen=True, slots=True)
 class FusionChoice:
     """How trials of one shape are trained together: how many, why, and how each operation is run (`ways`).
 

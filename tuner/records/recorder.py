@@ -35,7 +35,8 @@ class Claim:
     """The right to train a trial: `fence` guards every write, `checkpoints` tell from which step it is resumed.
 
     Without any checkpoint, the trial may start from one of `prefixes`, the longest first. `farthest`: the farthest
-    step of the trial that was ever committed.
+    step of the trial that was ever committed. `begun_under`: the text of the Numerics of its last commit, if any.
+    `seconds`: for how long it was trained before.
     """
 
     trial_id: int
@@ -46,6 +47,8 @@ class Claim:
     prefixes: tuple[Prefix, ...] = ()
     inherited: Inherited = NOT_INHERITED
     farthest: int = 0
+    begun_under: str | None = None
+    seconds: float = 0.0
 
     @property
     def first_step(self) -> int:
@@ -62,7 +65,8 @@ class TrialUpdate:
     `cut_back_to`: delete what was measured after that step (-1: all of it) before writing, because training was
     resumed from that step and not from the step that the Ledger knew. `inherited` None: unchanged. `groups`: of the
     trial's parameters; None: unchanged. `set_back`: this claim lost steps in this way and is not yet beyond the
-    farthest step known when the claim was made: until then the trial makes no progress.
+    farthest step known when the claim was made: until then the trial makes no progress. `seconds`: for how long the
+    trial was trained so far, in all claims and its share of a group; None: unchanged.
     """
 
     trial_id: int
@@ -77,6 +81,7 @@ class TrialUpdate:
     inherited: Inherited | None = None
     groups: Sequence[GroupRecord] | None = None
     set_back: bool = False
+    seconds: float | None = None
 
 
 class Recorder(Protocol):

@@ -103,7 +103,8 @@ class TrialRecord:
 
     `attempt` counts the claims since the trial last made progress; `step` is the last committed step. The trial
     trained all its steps but those `inherited`. `groups`: of its parameters; none where all are trained alike, or where
-    that was not recorded.
+    that was not recorded. `seconds`: in which processes trained it in all claims, its share where it trained in a
+    group; None where that was not recorded.
     """
 
     trial_id: int
@@ -116,6 +117,7 @@ class TrialRecord:
     checkpoints: tuple[Checkpoint, ...] = field(default=())
     inherited: Inherited = NOT_INHERITED
     groups: tuple[GroupRecord, ...] = ()
+    seconds: float | None = None
 
     @property
     def number(self) -> int:

@@ -17,6 +17,7 @@ from tuner.design.study import Study
 from tuner.errors import StorageError
 from tuner.records import TrialRecord
 from tuner.records.conclusions import RegimeVerdict
+from tuner.records.hourly_price import HourlyPrice
 from tuner.records.sweep_outcomes import NotFitted
 from tuner.report.wording import in_words
 from tuner.storage.store import Ledger
@@ -131,7 +132,8 @@ class Material:
     the order of their start.
     others: its adoption and exploitation studies.
     sweep: the last sweep that came to an end. regime: how rounds are planned, None before anything was trained.
-    placed: the findings about the campaign as a whole: its sweep, and its regime.
+    placed: the findings about the campaign as a whole: its sweep, and its regime. price: of an hour of a worker, where
+    it was given.
     """
 
     campaign: str
@@ -143,6 +145,7 @@ class Material:
     regime: JudgedRegime | None
     placed: tuple[Placed, ...]
     written: datetime
+    price: HourlyPrice | None = None
 
     @property
     def main_rounds(self) -> tuple[StudyMaterial, ...]:
@@ -234,7 +237,9 @@ def _how(concluded: RegimeVerdict, sweep: SweepRecords | None) -> str:
     return f"Declared in the study file; {shown}."
 
 
-def read_material(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> Material:
+def read_material(
+    ledger: Ledger, campaign: str, also: Asks = nothing_more, price: HourlyPrice | None = None
+) -> Material:
     """Everything about a campaign. Raises StorageError for an unknown one."""
     rounds: list[StudyMaterial] = []
     stages: list[StudyMaterial] = []
@@ -258,6 +263,7 @@ def read_material(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> M
         regime,
         _placed(sweep, regime),
         datetime.now(UTC),
+        price,
     )
 
 

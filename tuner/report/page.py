@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tuner.errors import InputError
+from tuner.records.hourly_price import HourlyPrice
 from tuner.report.material import Asks, nothing_more, read_material
 from tuner.report.section import SECTIONS
 from tuner.security import make_private_folder, plain_name, without_password
@@ -18,14 +19,17 @@ from tuner.storage.engine import DEFAULT_FILE
 from tuner.storage.store import Ledger
 
 
-def write_report(ledger: Ledger, campaign: str, target: Path, also: Asks = nothing_more) -> None:
+def write_report(
+    ledger: Ledger, campaign: str, target: Path, also: Asks = nothing_more, price: HourlyPrice | None = None
+) -> None:
     """Write the page of a campaign; an older page at `target` is replaced in one step.
 
     also: further findings about each round, which need more than this package imports (importances need Optuna).
+    price: of an hour of a worker; then the page says what was spent.
 
     Raises StorageError for an unknown campaign, InputError where the page cannot be written.
     """
-    page = report_html(ledger, campaign, also)
+    page = report_html(ledger, campaign, also, price)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         make_private_folder(target.parent)
@@ -43,9 +47,9 @@ def report_path(ledger: Ledger, campaign: str) -> Path:
     return (ledger.folder or Path("runs")) / f"{plain_name(campaign)}.html"
 
 
-def report_html(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> str:
+def report_html(ledger: Ledger, campaign: str, also: Asks = nothing_more, price: HourlyPrice | None = None) -> str:
     """The page as text. Raises StorageError for an unknown campaign."""
-    material = read_material(ledger, campaign, also)
+    material = read_material(ledger, campaign, also, price)
     parts = [(section.template, part) for section in SECTIONS for part in section.make(material)]
     launches = (launch for study in reversed(material.studies) for launch in reversed(study.launches))
     file = next((launch.study_file for launch in launches if launch.study_file), None)

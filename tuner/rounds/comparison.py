@@ -26,6 +26,7 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.errors import StudyChanged
 from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.records import Numerics
 from tuner.records.conclusions import BudgetRecord
 from tuner.rounds.plan import words_of_updates
 from tuner.storage.store import Ledger
@@ -144,7 +145,8 @@ class StudyComparison:
         kept = identity_from(row.identity)
         words = changes(kept, today)
         if words:
-            raise _refusal(row, in_short([*self._parts_known_then(row, _DECLARED), *words]))
+            told = in_short([*self._parts_known_then(row, _DECLARED), *words])
+            raise _refusal(row, told + (_drawn_here(kept, today) if "data changed" in words[0] else ""))
         weights, losses = changed_weights(kept, today), changed_losses(kept, today)
         if self.loaded.trains_itself and (weights or losses):
             raise _other_steps(row, (weights or losses)[0].point)
@@ -232,6 +234,19 @@ def _refusal(row: StudyRow, words: str) -> StudyChanged:
     return StudyChanged(
         f"the code or the data of the workload changed since {row.study.name} of {row.campaign!r} was started"
         f"{f' ({words})' if words else ''}; its trials could not be compared with each other. {_WAYS_OUT}"
+    )
+
+
+def _drawn_here(was: Identity, now: Identity) -> str:
+    """What is different here, where only data are, and the study was begun under other Numerics; else ""."""
+    begun = next((Numerics.from_text(one.made_under) for one in was.weights if one.made_under), None)
+    here = next((Numerics.from_text(one.made_under) for one in now.weights if one.made_under), None)
+    different = here.differences(begun) if here and begun else ()
+    if not different:
+        return ""
+    return (
+        f"; this machine has other Numerics than the one that started it: {'; '.join(different)}. Data that torch "
+        "draws (torch.randn) or computes differ with them: read them from a file, or draw them with NumPy"
     )
 
 

@@ -29,7 +29,7 @@ from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.records import MeasuredPromises, Price, Promises, State
+from tuner.records import MeasuredPromises, Numerics, Price, Promises, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromises, SecondTry, StageStart
 from tuner.records.promises import measured_from
@@ -391,7 +391,9 @@ def _recall_promises(session: Session, study: Study) -> None:
         if kept is None:
             continue
         measured = measured_from({"promises": kept.promises, "why": kept.why})
-        if _loop_promises(session, study, measured) == kept:
+        now = _loop_promises(session, study, measured)
+        alike = Numerics.from_text(kept.numerics).agrees_with(Numerics.from_text(now.numerics))
+        if alike and replace(now, numerics=kept.numerics) == kept:
             loaded.expect(study, measured)
             return
 

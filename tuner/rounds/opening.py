@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,12 +15,15 @@ from tuner.design.campaign import Campaign
 from tuner.design.own_loop import OwnLoop
 from tuner.design.stages import Stage
 from tuner.design.words import check_machine
-from tuner.errors import StorageError
+from tuner.errors import InputError, StorageError
 from tuner.execution.backend import Backend
+from tuner.execution.engines import check_share, parsed_engine
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
+from tuner.execution.on_engine import OnEngine, SeatPlan
+from tuner.execution.ray_engine import RayEngine
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
 from tuner.rounds.presence import LaunchPresence
@@ -29,6 +32,7 @@ from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
+from tuner.stores.places import StoredPath
 from tuner.training.inherited import StartWeights
 from tuner.training.settings import Profile
 
@@ -42,11 +46,12 @@ class SessionOptions:
     storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
     checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
-    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun.
+    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun. engine: what
+    starts workers elsewhere, as --engine says it; cpus, gpus: for each of them.
     """
 
     storage: str | None = None
-    checkpoints: Path | None = None
+    checkpoints: StoredPath | None = None
     device: str | None = None
     threads: int = 1
     workers: int | None = None
@@ -59,6 +64,9 @@ class SessionOptions:
     allow_inexact: bool = False
     fork_server: ForkServer | None = None
     claims_until: float | None = None
+    engine: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
 
 
 @contextmanager
@@ -79,12 +87,14 @@ def opened_session(
     campaign: Campaign = stage.campaign
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
+    _check_inexact(campaign, options)
     engine = engine_of(campaign.workload)
     most = max(stage.candidates, *(one.promote or 1 for one in campaign.rounds))
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
-        loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
+        machine = replace(_machine(options, root, quota), other_numerics=campaign.other_numerics)
+        loaded = LoadedWorkload(campaign.workload, machine, study_file, engine)
         asked = AskedStart(ledger, stage, root, options.checkpoints)
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
@@ -104,6 +114,15 @@ def opened_session(
                 assumed_steps=likely_inherited(stage),
                 at_work=presence.begin,
             )
+
+
+def _check_inexact(campaign: Campaign, options: SessionOptions) -> None:
+    """Raise InputError where the study wants one set of Numerics and the command takes steps of others."""
+    if options.allow_inexact and campaign.other_numerics == "refuse":
+        raise InputError(
+            'other_numerics="refuse" keeps trials to one set of Numerics, and --allow-inexact (allow_inexact=True) '
+            "lets them start from steps trained under others: leave one of them out"
+        )
 
 
 def _start_of(asked: AskedStart, dry_run: bool) -> StartWeights | None:
@@ -134,7 +153,7 @@ def _assumed_of(stage: Stage) -> str:
     return f", and its control of equal total steps with {words}"
 
 
-def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:
+def _machine(options: SessionOptions, root: StoredPath, quota: Quota | None) -> Machine:
     return Machine(
         root,
         device=options.device,
@@ -153,6 +172,16 @@ def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machin
 @contextmanager
 def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the session."""
+    if options.engine is not None:
+        choice = parsed_engine(options.engine)
+        check_share("--cpus", options.cpus)
+        check_share("--gpus", options.gpus)
+        plan = SeatPlan(options.workers or 0, options.cpus, options.gpus)
+        url = complete_url(options.storage or default_url())
+        with closing(OnEngine(url, RayEngine(choice.address), plan)) as on_engine:
+            on_engine.check(loaded.study_file)
+            yield on_engine
+        return
     if options.workers is None:
         yield InProcess()
         return

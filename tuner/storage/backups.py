@@ -11,8 +11,8 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from tuner.errors import StorageError
-from tuner.storage.engine import PATIENCE
 from tuner.storage.opened_file import connect_to
+from tuner.storage.server import PATIENCE
 
 
 def dump_postgresql(url: URL, path: Path, identity: str) -> None:

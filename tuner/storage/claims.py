@@ -23,18 +23,20 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
-from tuner.records import Checkpoint, Claim, State
+from tuner.records import Checkpoint, Claim, Numerics, State
+from tuner.records.conclusions import StudyNumerics
 from tuner.storage.dialects import DatabaseTime, is_postgresql
-from tuner.storage.liveness import dead_workers
+from tuner.storage.liveness import dead_workers, names_here
 from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of, refuse_strange_checkpoints
-from tuner.storage.recording import cut_back, drop_checkpoints, given_back, owned
+from tuner.storage.recording import cut_back, drop_checkpoints, given_back
 from tuner.storage.schema import checkpoint, launch, measurement, study, trial
-from tuner.storage.studies import Start, StudyRow, insert_conclusion, restarted, study_row
+from tuner.storage.studies import Start, StudyRow, insert_conclusion, newest_conclusion, restarted, study_row
 
 RESUMABLE = ("latest", "trunk")  # the kinds of checkpoint that hold the whole state of a training
 NOBODY: dict[str, Any] = {"worker": None, "lease_seconds": None, "lease_until": None}
@@ -60,10 +62,15 @@ _TAKE = (
 
 @dataclass(frozen=True, slots=True)
 class _Free:
-    """How free rows of one kind are found: the first one, and those of a shape group besides the ones taken."""
+    """How free rows of one kind are found: the first one, and those of a shape group besides the ones taken.
+
+    mine, mine_of_group: of those that were not begun, or begun under the Numerics of the worker.
+    """
 
     first: Select[Any]
     of_group: Select[Any]
+    mine: Select[Any]
+    mine_of_group: Select[Any]
 
     @classmethod
     def where(cls, *kind: ColumnElement[bool]) -> "_Free":
@@ -71,7 +78,9 @@ class _Free:
         mine = mine.order_by(trial.c.number).with_for_update(skip_locked=True)
         taken = trial.c.id.in_(bindparam("b_taken", expanding=True))
         of_group = mine.where(trial.c.shape_group == bindparam("b_group"), ~taken)
-        return cls(mine.limit(1), of_group.limit(bindparam("b_limit", type_=Integer)))
+        of_group = of_group.limit(bindparam("b_limit", type_=Integer))
+        here = or_(trial.c.numerics.is_(None), trial.c.numerics.in_(bindparam("b_numerics", expanding=True)))
+        return cls(mine.limit(1), of_group, mine.where(here).limit(1), of_group.where(here))
 
 
 # Two queries and not one with OR, because each finds its rows at once in the index, among any number of trials.
@@ -81,15 +90,49 @@ _FREE = (
 )
 
 
+_OF_STUDY_RUNNING = and_(trial.c.study_id == bindparam("b_study"), trial.c.state == State.RUNNING.value)
+_HELD = select(func.count().label("running"), func.min(trial.c.lease_until).label("first_end"))
+_HELD_NOW = _HELD.where(_OF_STUDY_RUNNING).subquery()
+_WAITS = exists().where(trial.c.study_id == bindparam("b_study"), trial.c.state == State.WAITING.value)
+# One statement that reads: a worker without a trial asks it again and again.
+_LEFT = select(_HELD_NOW.c.running, or_(_WAITS, _HELD_NOW.c.first_end < DatabaseTime()))
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a study at this moment.
+
+    free: whether a claim may get a trial: one waits, or its lease is over. running: how many trials somebody holds.
+    """
+
+    free: bool
+    running: int
+
+    @property
+    def nothing(self) -> bool:
+        """Whether all trials have ended."""
+        return not (self.free or self.running)
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a worker asks for. `shape_group` None: the group of the first free trial; only one group is claimed."""
+    """What a worker asks for. `shape_group` None: the group of the first free trial; only one group is claimed.
+
+    numerics: under which it trains; None where it does not matter.
+    """
 
     worker: str
     lease_seconds: float
     max_trials: int = 1
     shape_group: str | None = None
     max_attempts: int = 5
+    numerics: Numerics | None = None
+
+    def is_foreign(self, begun: str | None) -> bool:
+        """Whether a trial was begun under other Numerics, given as their text."""
+        if self.numerics is None or begun is None or begun == self.numerics.text:
+            return False
+        return bool(self.numerics.differences(Numerics.from_text(begun)))
 
     def __post_init__(self) -> None:
         if self.max_trials < 1 or self.max_attempts < 1:
@@ -128,17 +171,16 @@ def resume_step(checkpoints: Iterable[Checkpoint]) -> int:
 
 
 def renew_leases(connection: Connection, claims: Sequence[Claim]) -> list[Claim]:
-    """Lengthen the leases that are still ours, and return their claims."""
-    renewal = update(trial).where(*owned()).values(lease_until=DatabaseTime() + trial.c.lease_seconds)
-    return [claim for claim in _sorted(claims) if connection.execute(renewal, _key(claim)).rowcount]
+    """Lengthen the leases that are still ours, and return their claims, by trial."""
+    ours = _update_ours(connection, _keys(claims), {"lease_until": DatabaseTime() + trial.c.lease_seconds})
+    return sorted((one for one in claims if one.trial_id in ours), key=lambda claim: claim.trial_id)
 
 
 def release_trials(connection: Connection, claims: Sequence[Claim], *, count_attempt: bool, reason: str = "") -> int:
     """Return trials to WAITING. Returns how many were still ours."""
     attempt = trial.c.attempt if count_attempt else given_back(trial.c.attempt, literal(1))
-    release = update(trial).where(*owned())
-    release = release.values(state=State.WAITING.value, reason=reason, attempt=attempt, **NOBODY)
-    return sum(connection.execute(release, _key(claim)).rowcount for claim in _sorted(claims))
+    waiting = {"state": State.WAITING.value, "reason": reason, "attempt": attempt, **NOBODY}
+    return len(_update_ours(connection, _keys(claims), waiting))
 
 
 def unheard_claims(
@@ -153,21 +195,40 @@ def unheard_claims(
 
 
 def _claim(row: Row[Any], declared: Trial, fence: int, attempt: int, checkpoints: tuple[Checkpoint, ...]) -> Claim:
-    return Claim(row.id, fence, declared, attempt, checkpoints, inherited=inherited_of(row), farthest=row.farthest)
+    return Claim(
+        row.id, fence, declared, attempt, checkpoints,
+        inherited=inherited_of(row), farthest=row.farthest, begun_under=row.numerics,
+        seconds=row.trained_seconds or 0.0,
+    )  # fmt: skip
 
 
 def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:
     """At most `max_trials` rows of one shape group, by number: those whose lease ran out, then those that wait."""
-    rows: list[Row[Any]] = []
-    group = terms.shape_group
+    first = None if terms.shape_group else _first_free(connection, study_id, terms)
+    group = first.shape_group if first is not None else terms.shape_group
+    rows = [] if first is None else [first]
+    of_here = terms.numerics is not None and not (first is not None and terms.is_foreign(first.numerics))
+    here = {"b_numerics": terms.numerics.texts} if terms.numerics is not None and of_here else {}
     for free in _FREE:
-        if group is None:
-            rows = list(connection.execute(free.first, {"b_study": study_id}))
-            group = rows[0].shape_group if rows else None
         if group is not None and len(rows) < terms.max_trials:
             wanted = {"b_group": group, "b_taken": [row.id for row in rows], "b_limit": terms.max_trials - len(rows)}
-            rows += connection.execute(free.of_group, {"b_study": study_id, **wanted})
+            query = free.mine_of_group if here else free.of_group
+            rows += connection.execute(query, {"b_study": study_id, **wanted, **here})
     return rows
+
+
+def _first_free(connection: Connection, study_id: int, terms: Terms) -> Row[Any] | None:
+    """The first free row; one that was begun under other Numerics only where there is none else."""
+    foreign = None
+    for free in _FREE:
+        row = connection.execute(free.first, {"b_study": study_id}).first()
+        if row is not None and terms.numerics is not None and terms.is_foreign(row.numerics):
+            foreign = foreign or row
+            of_here = {"b_study": study_id, "b_numerics": terms.numerics.texts}
+            row = connection.execute(free.mine, of_here).first()
+        if row is not None:
+            return row
+    return foreign
 
 
 def _worth_trying(
@@ -204,13 +265,46 @@ def _take(connection: Connection, steps: dict[int, int], terms: Terms) -> dict[i
     return taken
 
 
-def _key(claim: Claim) -> dict[str, int]:
-    return {"b_id": claim.trial_id, "b_fence": claim.fence}
+def _update_ours(connection: Connection, keys: Sequence[tuple[int, int]], values: Mapping[str, Any]) -> set[int]:
+    """Update those of some trials (id, fence) that are still RUNNING under that fence, by one statement; their ids.
+
+    The rows of several are locked first, in the one order of locking for everybody.
+    """
+    if not keys:
+        return set()
+    ours = and_(*_under_fence(keys), trial.c.state == State.RUNNING.value)
+    if len(keys) > 1:
+        locked = select(trial.c.id).where(ours).order_by(trial.c.id).with_for_update().cte("locked")
+        ours = trial.c.id.in_(select(locked.c.id))
+    return set(connection.scalars(update(trial).where(ours).values(**values).returning(trial.c.id)))
 
 
-def _sorted(claims: Iterable[Claim]) -> list[Claim]:
-    """One order of locking for everybody."""
-    return sorted(claims, key=lambda claim: claim.trial_id)
+def _under_fence(keys: Sequence[tuple[int, int]]) -> tuple[ColumnElement[bool], ...]:
+    """That a trial is one of these (id, fence), in words that find it by its id; see `recording.owned`."""
+    if len(keys) == 1:  # a fifth of the server's time for this one, and most workers hold one trial
+        return trial.c.id == keys[0][0], trial.c.fence == keys[0][1]
+    return trial.c.id.in_([trial_id for trial_id, _ in keys]), tuple_(trial.c.id, trial.c.fence).in_(keys)
+
+
+def _keys(claims: Iterable[Claim]) -> list[tuple[int, int]]:
+    return [(claim.trial_id, claim.fence) for claim in claims]
+
+
+def work_left(connection: Connection, study_id: int) -> Left:
+    """What is left of a study, by one statement."""
+    running, free = connection.execute(_LEFT, {"b_study": study_id}).one()
+    return Left(bool(free), running)
+
+
+def workers_here(connection: Connection, study_id: int) -> set[str]:
+    """The workers with trials of a study of which it can be known here whether they live."""
+    names = names_here()
+    if names is None:
+        return set()
+    beginning, scope = names
+    ours = trial.c.worker.startswith(beginning, autoescape=True), trial.c.worker.contains(scope, autoescape=True)
+    query = select(trial.c.worker).distinct().where(_OF_STUDY_RUNNING, trial.c.lease_until > 0.0, *ours)
+    return set(connection.scalars(query, {"b_study": study_id}))
 
 
 def hold_off_claims(connection: Connection) -> None:
@@ -225,12 +319,12 @@ _AFRESH = {"farthest": 0, "numerics": None, "inherited_steps": 0, "inherited_fro
 
 def expire_dead_workers(connection: Connection, study_id: int) -> int:
     """End the leases of workers that are known here to be dead; of any other worker the lease decides."""
-    running = and_(trial.c.study_id == study_id, trial.c.state == State.RUNNING.value, trial.c.lease_until > 0.0)
-    rows = connection.execute(select(trial.c.id, trial.c.fence, trial.c.worker).where(running)).all()
-    dead = dead_workers({row.worker for row in rows if row.worker})
-    keys = [{"b_id": row.id, "b_fence": row.fence} for row in rows if row.worker in dead]
-    expire = update(trial).where(*owned()).values(lease_until=0.0)
-    return sum(connection.execute(expire, key).rowcount for key in keys)
+    dead = dead_workers(workers_here(connection, study_id))
+    if not dead:
+        return 0
+    theirs = select(trial.c.id, trial.c.fence).where(_OF_STUDY_RUNNING, trial.c.worker.in_(dead))
+    rows = connection.execute(theirs.where(trial.c.lease_until > 0.0), {"b_study": study_id}).all()
+    return len(_update_ours(connection, [(row.id, row.fence) for row in rows], {"lease_until": 0.0}))
 
 
 def retry_failed(connection: Connection, study_id: int, numbers: Collection[int] | None, *, afresh: bool) -> list[int]:
@@ -303,6 +397,27 @@ def begin_again(connection: Connection, row: StudyRow, start: Start) -> StudyRow
     for concluded in start.concluded:
         insert_conclusion(connection, row.campaign, concluded, row.study_id)
     return study_row(connection, row.campaign, row.study.name)
+
+
+def begin_under(connection: Connection, row: StudyRow, mine: StudyNumerics) -> StudyNumerics:
+    """The Numerics under which a study was begun; `mine` from now on, where nobody has begun to train it.
+
+    Where they are not `mine`, nobody claims a trial until this is decided.
+    """
+    stands = newest_conclusion(connection, row.campaign, StudyNumerics, row.study_id)
+    if stands == mine:
+        return mine
+    connection.execute(select(study.c.id).where(study.c.id == row.study_id).with_for_update())  # as `begin_again` does
+    hold_off_claims(connection)
+    stands = newest_conclusion(connection, row.campaign, StudyNumerics, row.study_id)
+    ours = select(trial.c.numerics).where(trial.c.study_id == row.study_id)
+    known = ours.where(trial.c.numerics.is_not(None)).order_by(trial.c.started, trial.c.number)
+    first = connection.scalar(known.limit(1))
+    if stands is not None and (first or connection.execute(ours.where(trial.c.state == State.RUNNING.value)).first()):
+        return stands
+    chosen = mine if first is None else StudyNumerics(Numerics.from_text(first).canonical)
+    insert_conclusion(connection, row.campaign, chosen, row.study_id)
+    return chosen
 
 
 def _is_begun(connection: Connection, study_id: int) -> bool:

@@ -22,10 +22,10 @@ from tuner.errors import Paused, RecordsGone, ServerFull, StorageError, TunerErr
 from tuner.failpoints import failpoint
 from tuner.storage.faults import translated
 from tuner.storage.opened_file import OpenedFile
+from tuner.storage.server import PATIENCE, Turns, is_pooled, postgresql_engine, settle
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-PATIENCE = 60.0  # seconds to wait for the write of another process
 DEFAULT_FILE = Path("runs/tuner.sqlite")
 FULL_SECONDS = 60.0  # to wait for a connection of a server that has none
 RETRY_SECONDS = 2.0  # a hiccup of the database may last so long before its caller hears of it
@@ -90,27 +90,28 @@ def _absolute(path: str) -> str:
 class Database:
     """An engine for one process; its transactions speak our errors.
 
+    relay: the folder of the relay through which a server is reached; see `relay.py`.
+
     An SQLite file must exist. It is looked at in every transaction: raises RecordsGone where it is another one by now.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, relay: str = "") -> None:
+        self.url = url  # where it is, with the password; never for a log
         self.safe_url = url.difference_update_query(["sslpassword"]).render_as_string(hide_password=True)
         self._process = os.getpid()
         self._answered = False
+        self._turns: Turns | None = None  # once a relay lends the connection out
         self._opened: OpenedFile | None = None
         if url.get_backend_name() == "sqlite":
             with translated(self.safe_url):
                 self._opened = OpenedFile(Path(url.database or ""))
             self._engine = _sqlite_engine(url, self._opened)
         else:
-            self._engine = _postgresql_engine(url)
+            self._engine = postgresql_engine(url, relay)
         isolation = {"isolation_level": "REPEATABLE READ"} if self.file is None else {}
         self._reader = self._engine.execution_options(**isolation)
-
-    @property
-    def url(self) -> URL:
-        """Where it is, with the password; never for a log."""
-        return self._engine.url
+        alone = {"isolation_level": "AUTOCOMMIT"} if self.file is None else {}  # each statement of SQLite is, anyway
+        self._glancer = self._engine.execution_options(**alone)
 
     @property
     def file(self) -> Path | None:
@@ -122,7 +123,7 @@ class Database:
         """One transaction that writes: all of it is durable afterwards, in the file there, or nothing happened."""
         self._refuse_fork()
         with self._told():
-            with self._engine.begin() as connection:
+            with self._turn(), self._connected(self._engine) as connection, connection.begin():
                 self._begin(connection, "BEGIN IMMEDIATE")
                 self._look()
                 failpoint("tx-begun")
@@ -149,10 +150,29 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """One read transaction: a consistent snapshot that blocks no writer."""
         self._refuse_fork()
-        with self._told(), self._reader.begin() as connection:
+        with self._told(), self._turn(), self._connected(self._reader) as connection, connection.begin():
             self._begin(connection, "BEGIN")
             self._look()
             yield connection
+
+    def glance(self, work: Callable[[Connection], T]) -> T:
+        """Do `work`, one statement that reads, with no transaction around it: one round trip to a server.
+
+        Again when the answer is lost, for a short while.
+        """
+        return _again(self._glancing, work)
+
+    @contextmanager
+    def _glancing(self) -> Iterator[Connection]:
+        self._refuse_fork()
+        with self._told(), self._turn(), self._connected(self._glancer) as connection:
+            pooled = is_pooled(connection)
+            if not pooled:
+                self._look()
+                yield connection
+        if pooled:  # its session may be that of another client, and is settled within a transaction
+            with self.reading() as connection:
+                yield connection
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -164,6 +184,47 @@ class Database:
             if self._opened is None or (self._opened.is_there() and not isinstance(error, RecordsGone)):
                 raise
             raise self._opened.gone(self._alone) from None
+
+    @contextmanager
+    def lent(self) -> Iterator[Connection]:
+        """A connection for the transaction of another process; what it leaves unfinished is rolled back.
+
+        From the first time on, the transactions of all threads take turns. Raises what `writing` raises of the server.
+        """
+        self._turns = self._turns or Turns()
+        with self._told():
+            self._turns.enter(guest=True)
+            try:
+                with self._connected(self._engine) as connection:
+                    yield connection
+            finally:
+                self._turns.leave(guest=True)
+
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        """A connection; a server that has none is waited for, also by what is not tried again."""
+        waiting = _Waiting()
+        while True:
+            try:
+                with translated(self.safe_url, answered_before=self._answered):
+                    connection = engine.connect()
+                break
+            except ServerFull as error:
+                waiting.after(error)
+        with connection:
+            yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        turns = self._turns
+        if turns is None:
+            yield
+            return
+        turns.enter(guest=False)
+        try:
+            yield
+        finally:
+            turns.leave(guest=False)
 
     def _look(self) -> None:
         """Raise RecordsGone where the SQLite file is not the opened one any more."""
@@ -181,7 +242,9 @@ class Database:
 
     def _begin(self, connection: Connection, statement: str) -> None:
         """Begin a transaction in SQLite; a server's driver begins it itself, with the first statement."""
-        if connection.dialect.name == "sqlite":
+        if connection.dialect.name != "sqlite":
+            settle(connection)
+        else:
             driver_connection: Any = connection.connection.driver_connection  # exec_driver_sql takes five times as long
             driver_connection.execute(statement).close()
 
@@ -201,21 +264,36 @@ class Database:
 
 def _again(transaction: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
     """What `work` makes of a transaction, tried for a short while."""
-    began = time.monotonic()
-    pause, told = 0.02, False
+    waiting = _Waiting()
     while True:
         try:
             with transaction() as connection:
                 return work(connection)
         except Unreachable as error:
-            is_full = isinstance(error, ServerFull)
-            if time.monotonic() >= began + (FULL_SECONDS if is_full else RETRY_SECONDS):
-                raise
-            if is_full and not told:
-                told = True
-                _log.warning("the database server has no free connection: waiting for one, for %g s", FULL_SECONDS)
-        time.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))  # the other generator is that of users' code
-        pause = min(2 * pause, 0.5 if not told else 2.0)
+            waiting.after(error)
+
+
+class _Waiting:
+    """Growing pauses between tries: for a moment, and longer for a server that has no free connection."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._failed: float | None = None  # since when; what came before was work, and waiting for a turn
+        self._pause = 0.02
+        self._told = False
+
+    def after(self, error: Unreachable) -> None:
+        """Wait for the next try; raises the error where there is none left."""
+        is_full = isinstance(error, ServerFull)
+        self._failed = self._failed or time.monotonic()
+        end = self._began + FULL_SECONDS if is_full else self._failed + RETRY_SECONDS
+        if time.monotonic() >= end:
+            raise error
+        if is_full and not self._told:
+            self._told = True
+            _log.warning("the database server has no free connection: waiting for one, for %g s", FULL_SECONDS)
+        time.sleep(self._pause * random.SystemRandom().uniform(0.5, 1.5))  # the other generator is that of users' code
+        self._pause = min(2 * self._pause, 0.5 if not self._told else 2.0)
 
 
 def _sqlite_engine(url: URL, opened: OpenedFile) -> Engine:
@@ -234,17 +312,3 @@ def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry)
 def _decoded(data: bytes) -> str:
     """Text of a damaged file may be no UTF-8: its row is unreadable then, and not all that are read with it."""
     return data.decode("utf-8", "surrogateescape")
-
-
-def _postgresql_engine(url: URL) -> Engine:
-    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised too, and told in our words
-    try:
-        # One connection is kept for a process, because a server has a hundred; one more is opened, and closed again,
-        # where a thread must not wait for another one's. No prepared statements: behind a pgbouncer that pools
-        # transactions they would be those of another client.
-        return create_engine(
-            url, pool_pre_ping=True, pool_size=1, max_overflow=4, pool_timeout=PATIENCE,
-            connect_args={"connect_timeout": 5, "prepare_threshold": None},
-        )  # fmt: skip
-    except ImportError as error:
-        raise StorageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error

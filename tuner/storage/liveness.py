@@ -52,6 +52,12 @@ def dead_workers(workers: set[str]) -> set[str]:
     return set() if here is None else {worker for worker in workers if _is_dead(worker, here)}
 
 
+def names_here() -> tuple[str, str] | None:
+    """How the names begin of those workers that can be asked for here, and what they contain; None: of none."""
+    here = _scope()
+    return None if here is None else (f"{here.host}:", f":{here.boot}:{here.namespaces}:")
+
+
 def _is_dead(worker: str, here: _Scope) -> bool:
     host, _, rest = worker.partition(":")
     parts = rest.split(":")

@@ -54,6 +54,11 @@ def add_base_files(connection: Connection) -> None:
     _add_column(connection, checkpoint.c.base_id)
 
 
+def add_trained_seconds(connection: Connection) -> None:
+    """Version 6: for how long each trial was trained."""
+    _add_column(connection, trial.c.trained_seconds)
+
+
 def insert_identity(connection: Connection) -> None:
     """Give a database that has none its own random identity."""
     connection.execute(insert(storage).values(id=1, identity=secrets.token_hex(16), created=DatabaseTime()))
@@ -65,7 +70,13 @@ def _add_column(connection: Connection, column: Column[Any]) -> None:
 
 
 # The first leads from version 1 to 2.
-MIGRATIONS: tuple[Migration, ...] = (add_prefixes, add_identities, add_parameter_groups, add_base_files)
+MIGRATIONS: tuple[Migration, ...] = (
+    add_prefixes,
+    add_identities,
+    add_parameter_groups,
+    add_base_files,
+    add_trained_seconds,
+)
 
 
 def newest() -> int:

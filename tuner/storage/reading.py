@@ -110,6 +110,7 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
         checkpoints=checkpoints,
         inherited=inherited_of(row),
         groups=groups,
+        seconds=row.trained_seconds,
     )
 
 
@@ -278,6 +279,28 @@ def _left(campaigns: Collection[str]) -> Select[Any]:
     columns = (campaign.c.name, study.c.id, study.c.name, free.label("free"), some(running, held).label("running"))
     query = select(*columns).join(campaign, campaign.c.id == study.c.campaign_id)
     return query.where(campaign.c.name.in_(sorted(set(campaigns)))).order_by(study.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProgress:
+    """How far a trial is, without its curves and files. finished: when it ended, by the clock of the database."""
+
+    number: int
+    state: State
+    step: int
+    fence: int
+    finished: float | None
+
+
+def trials_in_progress(connection: Connection, study_id: int, since: float) -> list[TrialProgress]:
+    """The trials that run, and those that ended at this time of the database or later."""
+    ended = trial.c.finished >= since
+    running = trial.c.state == State.RUNNING.value
+    columns = (trial.c.number, trial.c.state, trial.c.step, trial.c.fence, trial.c.finished)
+    query = select(*columns).where(trial.c.study_id == study_id, or_(running, ended)).order_by(trial.c.number)
+    return [
+        TrialProgress(row.number, _state(row), row.step, row.fence, row.finished) for row in connection.execute(query)
+    ]
 
 
 def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:

@@ -112,6 +112,7 @@ trial = Table(
     Column("parameter_groups", Text, comment="JSON: the groups of its parameters; NULL: not recorded"),
     Column("started", Double, comment="first claim"),
     Column("finished", Double),
+    Column("trained_seconds", Double, comment="in which it was trained; NULL: not recorded"),
     UniqueConstraint("study_id", "number"),
     CheckConstraint(f"state IN ({_STATES})", name="trial_state_is_known"),
     CheckConstraint("state <> 'running' OR lease_until IS NOT NULL", name="trial_running_has_lease"),

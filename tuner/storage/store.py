@@ -18,30 +18,36 @@ from tuner.records import (
     Claim,
     FinishedTrial,
     Measurement,
+    Numerics,
     Prefix,
     State,
     TrialRecord,
     TrialUpdate,
 )
-from tuner.records.conclusions import Conclusion, FusionChoice, Retention
+from tuner.records.conclusions import Conclusion, FusionChoice, Retention, StudyNumerics
 from tuner.storage import claims, curves, identity, reading, recording, studies
 from tuner.storage.backups import copy_sqlite, dump_postgresql
+from tuner.storage.claims import Left
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
 from tuner.storage.identity import StorageIdentity, StorageSite
+from tuner.storage.liveness import dead_workers
 from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile, StudyLeft
 from tuner.storage.recording import insert_finished
+from tuner.storage.relay import Relay, opened_relay
 from tuner.storage.studies import LaunchRow, StudyRow
 
 C = TypeVar("C", bound=Conclusion)
 
 
-def open_ledger(url: str, *, create: bool = True) -> "Ledger":
+def open_ledger(url: str, *, create: bool = True, relay: str = "") -> "Ledger":
     """Open the Ledger at a URL, or at the path of an SQLite file; create it where there is none.
+
+    relay: the folder of a relay of the process that started this one, which lends it its connection to the server.
 
     Raises StorageError for what cannot be opened, is no Ledger, or is of a newer version.
     """
@@ -52,7 +58,7 @@ def open_ledger(url: str, *, create: bool = True) -> "Ledger":
     with creation_lock(file) if file is not None else nullcontext():
         if file is not None and create:
             create_empty(file)
-        database = Database(parsed)
+        database = Database(parsed, relay)
         try:
             create_or_migrate(database, create=create)
         except BaseException:
@@ -103,6 +109,10 @@ class Ledger:
     def safe_url(self) -> str:
         """The URL without the password."""
         return self._database.safe_url
+
+    def relay(self) -> Relay | None:
+        """Lends the connection to a server to processes that this one starts; None where each has to open its own."""
+        return opened_relay(self._database)
 
     @property
     def url(self) -> str:
@@ -230,6 +240,13 @@ class Ledger:
             lambda connection: studies.first_conclusion(connection, campaign, concluded, study_id)
         )
 
+    def begin_under(self, row: StudyRow, mine: StudyNumerics) -> StudyNumerics:
+        """The Numerics under which a study was begun: those of its first trial; `mine` where none is in training.
+
+        The first who begins decides, in one transaction; while nothing is trained, whoever comes decides.
+        """
+        return self._database.write(lambda connection: claims.begin_under(connection, row, mine))
+
     def add_fusion(self, campaign: str, more: Mapping[str, FusionChoice], about: Collection[int | None]) -> None:
         """Add choices by shape group to what is known about studies (by id) and the campaign (None).
 
@@ -274,7 +291,7 @@ class Ledger:
             lambda connection: insert_finished(connection, study_id, finished, self._metric_ids)
         )
 
-    def claim(
+    def claim(  # noqa: PLR0913 - keywords with defaults
         self,
         study: int | StudyRow,
         *,
@@ -283,6 +300,7 @@ class Ledger:
         max_trials: int = 1,
         shape_group: str | None = None,
         max_attempts: int = 5,
+        numerics: Numerics | None = None,
     ) -> list[Claim]:
         """Take over trials that wait, or whose lease ran out, smallest number first; none: an empty list.
 
@@ -290,10 +308,12 @@ class Ledger:
         which a trial resumes are deleted, because they will be replayed. A trial claimed `max_attempts` times
         since it last got beyond its farthest committed step becomes FAILED instead, and keeps its state and its curve.
 
+        numerics: under which they will be trained. A trial that was begun under others is left to the processes that
+        have those, as long as there are other trials to claim.
         study: its id; or as it was read, and then StudyChanged is raised where it has begun with other code since.
         """
         study_id = study if isinstance(study, int) else study.study_id
-        terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts)
+        terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts, numerics)
         tries = count()
 
         def take(connection: Connection) -> list[Claim]:
@@ -335,8 +355,18 @@ class Ledger:
             lambda connection: claims.release_trials(connection, held, count_attempt=count_attempt, reason=reason)
         )
 
+    def work_left(self, study_id: int) -> Left:
+        """What is left of a study: a cheap question, for workers that have no trial and ask again and again."""
+        return self._database.glance(lambda connection: claims.work_left(connection, study_id))
+
+    def workers_here(self, study_id: int) -> set[str]:
+        """The workers that hold trials of a study, and of which this machine knows whether they live."""
+        return self._database.glance(lambda connection: claims.workers_here(connection, study_id))
+
     def forget_dead_workers(self, study_id: int) -> int:
         """End the leases of workers that are known here to be dead; returns how many trials those workers had."""
+        if not dead_workers(self.workers_here(study_id)):
+            return 0  # nothing is written, and nothing is locked
         return self._database.write(lambda connection: claims.expire_dead_workers(connection, study_id))
 
     def retry(self, study_id: int, numbers: Collection[int] | None = None, *, afresh: bool = False) -> list[int]:
@@ -410,7 +440,7 @@ class Ledger:
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
-        return self._database.read(lambda connection: reading.count_states(connection, study_id))
+        return self._database.glance(lambda connection: reading.count_states(connection, study_id))
 
     def studies_left(self, campaigns: Collection[str]) -> list[StudyLeft]:
         """The studies of some campaigns in the order of their start, each with whether anything of it is left.
@@ -418,6 +448,10 @@ class Ledger:
         One statement, which costs the same however many trials have ended. A campaign that is not there has none.
         """
         return self._database.read(lambda connection: reading.studies_left(connection, campaigns))
+
+    def progress(self, study_id: int, since: float = 0.0) -> list[reading.TrialProgress]:
+        """The trials that run, and those that ended at this time of the database or later; one short read."""
+        return self._database.read(lambda connection: reading.trials_in_progress(connection, study_id, since))
 
     def first_start(self, study_id: int) -> float | None:
         """When the first trial of a study was started, in seconds since 1970; None where that was not recorded."""

@@ -64,6 +64,7 @@ class Committing:
         self.shared: SharedFiles | None = None
         self.ended: dict[int, TrialUpdate] = {}  # the last update of each trial, by its id
         self.committed_at = 0.0
+        self.counted_at = time.monotonic()
 
     def checked(self, cohort: Live, places: Sequence[int], state: State | None) -> list[Outcome]:
         """The ends of those trials that diverged; `state` for the others, where one is given."""
@@ -106,6 +107,7 @@ class Committing:
         A trial that another worker owns does not keep the others from their commit. A training that `goes_on` does so
         without the database, too, and everything is written at a later commit.
         """
+        self._count_time(outcomes)
         self._save_shared(outcomes)
         updates = [(outcome.book, self._update(outcome)) for outcome in outcomes]
         try:
@@ -125,6 +127,15 @@ class Committing:
             self.ended[book.claim.trial_id] = update
         if self.shared is not None and updates:
             self.shared.sweep(self.books)
+
+    def _count_time(self, outcomes: Sequence[Outcome]) -> None:
+        """Share the time since the last count among the trials that trained in it."""
+        now = time.monotonic()
+        spent, self.counted_at = now - self.counted_at, now
+        live = self.books if self.cohort is None else [self.books[place] for place in self.cohort.live]
+        trained = {id(book): book for book in (*live, *(outcome.book for outcome in outcomes))}
+        for book in trained.values():
+            book.seconds += spent / len(trained)
 
     def _save_shared(self, outcomes: Sequence[Outcome]) -> None:
         """Write the states of several trials as one file."""

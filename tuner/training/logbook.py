@@ -67,6 +67,7 @@ class Logbook:
         self.cut_back_to: int | None = None
         self.inherited = claim.inherited
         self.owes_evaluation = False
+        self.seconds = claim.seconds  # for how long it was trained, its share of a group
         self._lost_steps = False  # steps that the Ledger names are trained again
 
     def resume(self) -> None:
@@ -244,6 +245,7 @@ class Logbook:
             inherited=self.inherited,
             groups=self.trainee.groups,
             set_back=self._lost_steps and self.trainee.step <= self.claim.farthest,
+            seconds=self.seconds,
         )
 
     def failed(self, state: State, reason: str) -> TrialUpdate:

@@ -22,6 +22,23 @@ from tuner.training.settings import Profile
 NO_PACKAGES: Mapping[str, str] = MappingProxyType({})
 _NO_SUCH_KERNEL = ".*does not have a deterministic implementation.*"
 _HALF = ("avx512_bf16", "amx_tile", "amx_fp16")  # of a processor; sums in bf16 and fp16 have another order in each
+# What libraries choose their kernels by on x86 (MKL, whose MKL_CBWR names these classes, and oneDNN), as torch sees it.
+_EXTENSIONS = (
+    "avx", "avx2", "fma3", "avx512_f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16",
+    "avx10_1", "avx10_2", "neon", "dot", "fp16_arith", "bf16", "sve", "sve2", "sve_bf16", "sme",
+)  # fmt: skip
+_VENDOR = re.compile(r"^(?:vendor_id|CPU implementer)\s*:\s*(\S+)", re.MULTILINE)
+_PROCESSOR_FILE = Path("/proc/cpuinfo")
+_LIBRARIES = {
+    "mkl": re.compile(r"Math Kernel Library Version (\S+)"),
+    "onednn": re.compile(r"MKL-DNN v?(\S+)"),
+    "blas": re.compile(r"BLAS_INFO=(\w+)"),
+}
+# Variables of these libraries with which the same call gives other bits.
+_SETTINGS = (
+    "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OPENBLAS_CORETYPE", "NVIDIA_TF32_OVERRIDE",
+)  # fmt: skip
 _DRIVER_FILES = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/version"))
 
 
@@ -102,6 +119,9 @@ def numerics(
         "device": "cpu",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
+        "processor": _processor(),
+        "libraries": _libraries(),
+        "settings": {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)},
         "threads": torch.get_num_threads(),
         "denormals": "zero" if flushes_denormals(device) else "kept",
         "precision": str(torch.get_default_dtype()).removeprefix("torch."),
@@ -128,9 +148,30 @@ def numerics_of_weights(packages: Mapping[str, str] = NO_PACKAGES) -> Numerics:
 
 
 @functools.cache
+def _processor() -> str:
+    """The class of the processor: its vendor and the extensions by which libraries choose their kernels."""
+    told = _PROCESSOR_FILE.read_text(errors="replace") if _PROCESSOR_FILE.is_file() else ""
+    vendor = _VENDOR.search(told)
+    asked = getattr(torch.cpu, "get_capabilities", None)  # not in every version of torch
+    has = asked() if asked else {}
+    extensions = [name for name in _EXTENSIONS if has.get(name)]
+    return " ".join([vendor[1] if vendor else platform.processor() or "unknown", *extensions])
+
+
+@functools.cache
+def _libraries() -> dict[str, str]:
+    """The libraries of linear algebra that torch was built with, and their versions."""
+    told = torch.__config__.show()
+    return {name: found[1] for name, pattern in _LIBRARIES.items() if (found := pattern.search(told))}
+
+
+@functools.cache
 def _of_cuda(device: torch.device) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(device)
     return {
         "device": torch.cuda.get_device_name(device),
+        "compute": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,  # of a slice of a GPU: fewer
         "driver": _driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]

@@ -42,6 +42,7 @@ class Supervisor(Committing):
         otherwise. Raises LeaseLost when another worker owns the only trial.
         """
         self.ended, failure, device, memory_ended = {}, None, self.setup.device, False
+        self.counted_at = time.monotonic()
         with self._books_closed_after():
             with (
                 callers_generators_restored(device), denormals_as_zero(device), closing(self.saver),

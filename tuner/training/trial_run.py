@@ -389,14 +389,18 @@ class TrialRun:
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
         self.totals = {}
-        alike = state["numerics"] == self._numerics.text and is_repeatable(self.setup.device)
+        alike = self._is_of_here(state) and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra and whole  # tuner 0.1 saved no extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
+    def _is_of_here(self, state: Mapping[str, Any]) -> bool:
+        """Whether a state was trained under the Numerics of this process."""
+        return Numerics.from_text(str(state["numerics"])).agrees_with(self._numerics)
+
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if state["numerics"] != self._numerics.text or state.get("base") != self.base:
+        if not self._is_of_here(state) or state.get("base") != self.base:
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from tuner.analysis.numerics_sets import crossing_words, other_than_before
 from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.round_frames import WIDENING_NUMBERS
 from tuner.analysis.stage_effort import StageEffort, effort_of
@@ -65,7 +66,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None, effort: StageEf
     ranked = ranked_results(frames)
     return StudyPage(
         study=study,
-        facts=(*_facts(material), *_behind(material, effort), *_widenings(material), *_steps(material)),
+        facts=(*_facts(material), *_behind(material, effort), *_widenings(material), *_steps(material, before)),
         space=_space(study),
         promoted=material.promoted,
         plots=(*_study_plots(material), *_round_plots(material, before)),
@@ -135,7 +136,7 @@ def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:
         yield "Widened", f"{'; '.join(wider)}: {trials} ({after.study.name})"
 
 
-def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
+def _steps(material: StudyMaterial, before: StudyMaterial | None) -> list[tuple[str, str]]:
     """How many steps were trained, how many were inherited, and whether all trials are exact."""
     trials = material.frames.trials
     saved, inexact = int(trials["inherited"].sum()), int((~trials["exact"].astype(bool)).sum())
@@ -144,6 +145,10 @@ def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
     facts = [("Steps", f"{counted(material.trained_steps, 'step')} trained{taken}")]
     if inexact:
         facts.append(("Not exact", f"{counted(inexact, 'trial')} {material.frames.promises.why_inexact}"))
+    if crossing := crossing_words(material.frames):
+        facts.append(("Numerics", f"trained {crossing}"))
+    if before and (new := other_than_before(before.frames, material.frames)):
+        facts.append(("Numerics", f"other ones than those of {before.study.name}: {new}"))
     if material.frames.weaker:
         facts.append(("Promises less", material.frames.weaker))
     return facts
