@@ -172,8 +172,9 @@ class Slurm:
 
     def _left(self):
         """Processes of jobs, and the daemons that keep them: all that were started with this configuration."""
-        mine = self.environment["SLURM_CONF"]
+        mine = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()
         for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("SLURM_CONF") == mine and process.status() != psutil.STATUS_ZOMBIE:
+            with suppress(psutil.Error, OSError):  # psutil's own `environ` is empty for slurmstepd, which has a title
+                there = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                if mine in there and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
