@@ -8,6 +8,7 @@ TunerError
 │   ├── TransferError         no rule carries the schedule to another length, and the study declares none
 │   ├── NotFusible            a model or loss that cannot be part of one stacked model
 │   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
+│       └── NoLedger              there is none (yet): no file, or a database without its tables
 ├── Infeasible            raised by a user's model or loss to reject a point
 ├── TrialsFailed          trials FAILED, and the result would rest on them; see their reasons      exit code 4
 ├── AttemptLost           a signal ended the program that trained a trial; the trial is tried again
@@ -52,6 +53,10 @@ class NotFusible(InputError):
 
 class StorageError(InputError):
     """The Ledger cannot be opened, is of a newer version, or does not hold what was asked for."""
+
+
+class NoLedger(StorageError):
+    """There is no Ledger at this place, or not yet: no file, or a database without its tables."""
 
 
 class Infeasible(TunerError):

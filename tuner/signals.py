@@ -18,6 +18,9 @@ signals (except SIGXCPU) that comes more than `INSIST_SECONDS` after the first.
 A signal that was ignored when the process was started (`nohup`, `command &` in a script, `trap ''`) stays ignored.
 Where there is nothing to save, the first signal interrupts at once. Python runs handlers between two bytecodes, so one
 call into C, such as a single operation of torch, delays them.
+
+An end that is known before (`tuner.time_limit`) does what a signal does. The first signal after it is a warning that
+comes late, and no second request.
 """
 
 import _thread
@@ -71,6 +74,9 @@ class Shutdown:
         self._save_seconds = SAVE_SECONDS
         self._obeys_insistence = True
         self._insisted = False
+        self._known_before = False  # whether what asked first was an end that was known, and no signal
+        self._heard_at: float | None = None  # the first signal after such an end
+        self.listening_since: float | None = None
 
     def listen(self, tell: Callable[[str], None], *, save_seconds: float | None = None, alone: bool = True) -> None:
         """Handle all signals that are not ignored, from now on; also those that came while they were blocked.
@@ -79,6 +85,7 @@ class Shutdown:
         a worker process leaves that to its coordinator.
         """
         self._tell, self._obeys_insistence = tell, alone
+        self.listening_since = time.monotonic()
         self._save_seconds = SAVE_SECONDS if save_seconds is None else save_seconds
         self._handled = not_ignored()
         for number in self._handled:
@@ -126,6 +133,31 @@ class Shutdown:
             self._news.put(True)
 
     @contextmanager
+    def ending_at(self, moment: float, why: str, save_seconds: float) -> Iterator[None]:
+        """Within the block, do as if a signal had come at a moment of the monotonic clock.
+
+        why: told to the user then. save_seconds: time to save from then on, at most.
+        """
+        over = threading.Event()
+
+        def wait() -> None:
+            if over.wait(min(max(0.0, moment - time.monotonic()), threading.TIMEOUT_MAX)) or self._asked_at is not None:
+                return
+            self._known_before, self._save_seconds = True, min(self._save_seconds, save_seconds)
+            self._say(why)
+            self.tell()
+
+        thread = threading.Thread(target=wait, name="tuner known end", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            if not self._handled:
+                self._begin()  # nobody listens: the next command of this process is not asked to end
+
+    @contextmanager
     def in_hand(self, give_back: Callable[[], object]) -> Iterator[None]:
         """Within the block there is something to save: a signal interrupts nothing and only sets `is_set`.
 
@@ -168,8 +200,12 @@ class Shutdown:
     def _insists(self, number: int) -> bool:
         if not self._obeys_insistence or self._asked_at is None or number == getattr(signal, "SIGXCPU", None):
             return False
-        late = time.monotonic() - self._asked_at >= INSIST_SECONDS
-        return late or (number == signal.SIGINT and _on_a_terminal())
+        if number == signal.SIGINT and _on_a_terminal():
+            return True
+        if self._known_before and self._heard_at is None:
+            self._heard_at = time.monotonic()
+            return False
+        return time.monotonic() - (self._heard_at or self._asked_at) >= INSIST_SECONDS
 
     def _watch(self, news: "queue.SimpleQueue[bool]") -> None:
         """In a thread: tell the user what happens, and end the process when the time is over."""
@@ -179,8 +215,8 @@ class Shutdown:
             return
         limit = self._save_seconds
         if self._in_hand:
-            more = "; Ctrl-C once more ends at once" if _on_a_terminal() else ""
-            self._say(f"stopping: saving where we are, for {limit:g} s at most{more}")
+            more = f"; Ctrl-C {'' if self._known_before else 'once more '}ends at once" if _on_a_terminal() else ""
+            self._say(f"stopping: saving where we are, for {limit:.3g} s at most{more}")
         with suppress(queue.Empty):
             news.get(timeout=limit)
             return
@@ -192,7 +228,7 @@ class Shutdown:
                 give_back()
         if self._in_hand:
             self._say(
-                f"interrupted: not saved in {limit:g} s; run the same command again to go on from the last commit"
+                f"interrupted: not saved in {limit:.3g} s; run the same command again to go on from the last commit"
             )
         self._exit()
 

@@ -79,6 +79,17 @@ def lock(descriptor: int) -> None:
         time.sleep(LOCK_PAUSE)
 
 
+def locked_now(descriptor: int) -> bool:
+    """Take the only lock of an open file, without waiting; False where somebody has it, or that cannot be known."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable: its new files are there after any crash."""
     if sys.platform == "win32":  # a folder cannot be opened

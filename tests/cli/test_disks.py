@@ -107,19 +107,19 @@ def test_a_limit_on_the_size_of_files_pauses_the_launch(launch, tmp_path):
 
 def test_a_device_without_room_is_no_fault_of_the_trial(tuner, tmp_path, monkeypatch):
     """/dev/full takes no byte: what is written to it in the middle of torch's own writer is known as a full disk."""
-    from tuner.training import checkpoints
+    from tuner.stores import digesting
 
-    whole = checkpoints.DigestingFile.__init__
+    whole = digesting.DigestingFile.__init__
 
     def full(self, path):
         whole(self, path)
         os.dup2(os.open("/dev/full", os.O_WRONLY), self.fileno())
 
     study = write_study(tmp_path, trials=2)
-    monkeypatch.setattr(checkpoints.DigestingFile, "__init__", full)
+    monkeypatch.setattr(digesting.DigestingFile, "__init__", full)
     run = tuner("launch", study)
     assert run.code == 75, run.err
     assert "No space left on device" in run.err
-    monkeypatch.setattr(checkpoints.DigestingFile, "__init__", whole)
+    monkeypatch.setattr(digesting.DigestingFile, "__init__", whole)
     assert tuner("launch", study).code == 0
     assert {row["state"] for row in json.loads(tuner("trials", "tiny", "-f", "json").out)} == {"complete"}

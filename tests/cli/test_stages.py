@@ -174,7 +174,7 @@ def test_the_commands_that_are_shown_are_about_the_same_campaign(fresh):
 
 @pytest.mark.parametrize(
     "command",
-    ["launch staged.py", "launch staged.py:head", "sweep staged.py:branch", "worker staged.py", "exploit staged.py",
+    ["launch staged.py", "launch staged.py:head", "sweep staged.py:branch", "exploit staged.py",
      "budget-curve staged.py", "stability staged.py", "adopt staged.py"],
 )  # fmt: skip
 def test_a_stage_whose_source_is_not_trained_is_one_error_with_the_command(command, fresh, tmp_path):

@@ -208,7 +208,8 @@ MEANING = {
     "checkpoints": "select study.name, number, checkpoint.kind, checkpoint.step, value from checkpoint "
     "join trial on trial.id = trial_id join study on study.id = study_id order by 1, 2, 3, 4",
     "conclusions": "select study.name, conclusion.kind, data from conclusion left join study on study.id = study_id "
-    "where conclusion.kind <> 'fusion' and conclusion.id in (select max(id) from conclusion group by study_id, kind) "
+    "where conclusion.kind not in ('fusion', 'launcher') "
+    "and conclusion.id in (select max(id) from conclusion group by study_id, kind) "
     "order by 1, 2",
 }
 

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from tuner.failpoints import failpoint
 from tuner.storage import engine
-from tuner.training import checkpoints
+from tuner.stores import digesting
 
 LOST = b""  # a file that has its name and not its content
 
@@ -41,7 +41,7 @@ class Disk:
     def _watch(self):
         """Stand between the program and what it does to files."""
         sync, unlink, replace, mkdir = os.fsync, Path.unlink, Path.replace, Path.mkdir
-        opened, passed = checkpoints.DigestingFile.__init__, failpoint
+        opened, passed = digesting.DigestingFile.__init__, failpoint
 
         def after(work, note):
             def watched(*arguments, **options):
@@ -56,7 +56,7 @@ class Disk:
         Path.unlink = after(unlink, lambda path, *_: self._changed(path, -1))
         Path.replace = after(replace, self._moved)
         Path.mkdir = after(mkdir, lambda path, *_: self._changed(path, None))
-        checkpoints.DigestingFile.__init__ = after(opened, lambda file, path: self._created(path))
+        digesting.DigestingFile.__init__ = after(opened, lambda file, path: self._created(path))
         patch.object(engine, "failpoint", after(passed, self._passed)).start()
 
     def _created(self, path):

@@ -14,6 +14,7 @@ from tuner.records import FROZEN_FOLDER
 from tuner.storage import claims, engine, recording
 from tuner.storage.reading import declared_trial
 from tuner.storage.store import Ledger
+from tuner.stores import writing
 from tuner.training import checkpoints, logbook
 from tuner.training import order as order_of_batches
 
@@ -37,12 +38,12 @@ def no_fence():
 def pointer_before_file():
     """The Ledger points to a checkpoint before it is written."""
     later = []
-    write = checkpoints.write_durably
+    write = writing.write_durably
     sweep = checkpoints.CheckpointFolder.sweep
 
-    def write_elsewhere(path, content, digits=""):
+    def write_elsewhere(path, content, digits="", **options):
         if path.parent.name == FROZEN_FOLDER:
-            return write(path, content, digits)
+            return write(path, content, digits, **options)
         later.append(path)
         path.parent.mkdir(exist_ok=True, parents=True)
         return write(path.parent.parent / f"{path.name}.later", content)
@@ -54,7 +55,7 @@ def pointer_before_file():
         later.clear()
         sweep(self, keep)
 
-    checkpoints.write_durably = write_elsewhere
+    patch.object(checkpoints, "write_durably", write_elsewhere).start()
     checkpoints.CheckpointFolder.sweep = move_later
 
 
@@ -123,7 +124,7 @@ def _sync_only(wanted):
             os.fsync(descriptor)
 
     files = SimpleNamespace(**{**vars(os), "fsync": sync})
-    for module in (checkpoints, system):
+    for module in (writing, system):
         patch.object(module, "os", files).start()
 
 
@@ -143,7 +144,7 @@ def no_sync_of_frozen_files():
 
     def without(self, name, content, number):
         files = SimpleNamespace(**{**vars(os), "fsync": lambda descriptor: None})
-        with patch.object(checkpoints, "os", files):
+        with patch.object(writing, "os", files):
             return write(self, name, content, number)
 
     checkpoints.CheckpointFolder.write_base = without

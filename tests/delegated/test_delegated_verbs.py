@@ -167,7 +167,7 @@ def test_exploit_adopt_expand_and_upkeep(here, trained):
     assert found.code in (0, 3)
     assert len(trial_records(trained, "adopt-round-1-0-over-round-1-1")) == 4
     assert here("launch", "mine.py", "--round", "1", "--retry-failed", "-q").code == 0
-    assert here("worker", "mine.py", "-q").code == 0
+    assert here("worker", "mine.py", "--until", "study", "-q").code == 0
     assert here("verify", "mine").code == 0
     assert here("status", "mine").code == 0
     assert here("backup", "copy.sqlite").code == 0

@@ -136,7 +136,7 @@ def test_a_worker_of_another_command_measures_nothing_either(tuner, tmp_path):
         row = ledger.study("loop", "round-1")
         planned = planned_trials(replace(row.study, num_trials=6), 4)
         ledger.start_study("loop", replace(row.study, num_trials=6), row.fingerprint, trials=planned)
-    worked = tuner("worker", "loop.py")
+    worked = tuner("worker", "loop.py", "--until", "study")
     assert worked.code == 0, worked.err
     assert rows(tmp_path, "select count(*) from trial where state = 'complete'") == [(6,)]
     recorded = launches(tmp_path)

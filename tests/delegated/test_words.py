@@ -86,7 +86,7 @@ def test_every_word_of_the_program_has_a_row():
     attributes, methods = words_of(Workload)
     assert set(attributes) <= known["attribute"]
     assert set(methods) - {"provenance", "num_examples"} <= known["method"]
-    ours = {"study", "storage", "checkpoints", "fork_server", "quiet", "workers_per_gpu"}
+    ours = {"study", "storage", "checkpoints", "fork_server", "time_limit", "quiet", "workers_per_gpu"}
     options = {f"--{one.name.replace('_', '-')}" for one in fields(TrainingOptions) if one.name not in ours}
     assert options <= known["option"] | {"--retry-failed"}
 

@@ -56,7 +56,7 @@ def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
     Bench(calm, trials=6, steps=400).run(0)
     launcher = started(shared.folder, "launch", "tiny.py", "--workers", 1)
     wait_for(lambda: training(shared.folder, count=1))
-    helper = started(shared.folder, "worker", "tiny.py")
+    helper = started(shared.folder, "worker", "tiny.py", "--until", "study")
     for one in (launcher, helper):
         _, err = all_said(one, lambda: steps(shared))
         assert one.returncode == 0, err

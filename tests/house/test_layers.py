@@ -15,7 +15,7 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "registry", "sources", "budget", "design", "records", "security", "shown", "system")
+BASE = ("errors", "registry", "sources", "budget", "design", "records", "security", "shown", "stores", "system")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
@@ -33,6 +33,8 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),
+    "time_limit": (("errors", "signals"), ()),
+    "stores": (("errors", "security", "system", "failpoints"), ("obstore",)),
     "training": ((*BASE, "adapters", "failpoints", "signals"), ("torch", "numpy", "safetensors")),
     "delegated": (
         (*BASE, "failpoints", "signals", "training"),
@@ -72,6 +74,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *BASE,
             "logs",
             "signals",
+            "time_limit",
             "training",
             "fused",
             "storage",

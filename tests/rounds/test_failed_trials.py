@@ -269,7 +269,7 @@ def test_a_launch_that_ends_with_failed_trials_lists_them_and_ends_with_4(tuner,
     assert "--retry-failed" in run.err
     assert "next: tuner best-steps tiny" in run.err
     assert train("launch", study).code == 4, "again it is the same"
-    assert train("worker", study, "--storage", "runs/tuner.sqlite").code == 4
+    assert train("worker", study, "--storage", "runs/tuner.sqlite", "--until", "study").code == 4
     checked = tuner("check", "tiny", "-f", "json")
     assert checked.code == 3
     (told,) = [one for one in json.loads(checked.out)["findings"] if one["question"] == "failed_trials"]

@@ -22,6 +22,7 @@ from tuner.records.conclusions import (
     FusionChoice,
     FusionChoices,
     InputSet,
+    Launcher,
     LoopPromises,
     RegimeVerdict,
     Retention,
@@ -58,6 +59,7 @@ EVERY_KIND = [
     FiniteValidation("132a824c53346a72", "validation/loss"),
     SecondTry((0, 7)),
     LoopPromises("f" * 64, "{}", True, {"deterministic": True}, {"prefixes": "it reads trial.max_train_steps"}),
+    Launcher("host:7:abcdef01", at_work=True),
     StageStart((Selected("0" * 64, 3, campaign="pre", study="round-2", trial=1, step=90, steps=120),), "encoder.*"),
     TrainingInputs((InputSet.of("pre", bytes(range(16)), 2**64 - 1, 2, None),)),
     StageLeaks((FoundInputs("pre", 3, 40, 50, 2, None), FoundInputs("first", why="not recorded"))),
@@ -94,7 +96,7 @@ def test_every_kind_is_in_the_list_once_and_under_the_name_that_databases_know()
     assert set(CONCLUSIONS) == {
         "regime", "profile", "fusion", "budget", "sweep", "test_score", "retention", "adoption", "budget_curve",
         "stability",
-        "finite validation", "second_try", "loop promises", "start", "training inputs", "stage leaks",
+        "finite validation", "launcher", "second_try", "loop promises", "start", "training inputs", "stage leaks",
     }  # fmt: skip
 
 
@@ -147,7 +149,7 @@ def test_only_what_saves_time_is_missing_where_it_is_damaged_and_all_else_is_an_
     ledger.conclude("digits", concluded, study_id)
     damage(ledger, kind, study_id)
     if kind.ONLY_SAVES_TIME:
-        assert kind in (FusionChoices, FiniteValidation, LoopPromises, TrainingInputs)
+        assert kind in (FusionChoices, FiniteValidation, Launcher, LoopPromises, TrainingInputs)
         assert ledger.conclusion("digits", kind, study_id) is None
         assert f"'digits' ({kind.KIND}) is unreadable" in caplog.text
         assert "nothing rests on it" in caplog.text

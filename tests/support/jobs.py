@@ -26,6 +26,7 @@ from tuner import signals
 from tuner.cli import main
 
 signals.INSIST_SECONDS, signals.SAVE_SECONDS = {}, {}
+{}
 main()
 """
 WHOLE = 1e6  # seconds: for ever
@@ -34,10 +35,10 @@ WHOLE = 1e6  # seconds: for ever
 class Job:
     """A launch in a folder, and all of its processes once those that train wait at their gates."""
 
-    def __init__(self, folder, *options, insist=WHOLE, save=WHOLE, batch=None):
+    def __init__(self, folder, *options, insist=WHOLE, save=WHOLE, batch=None, more=""):
         self.folder = folder
         write_gated(folder, batch)
-        program = ("-c", PROGRAM.format(insist, save))
+        program = ("-c", PROGRAM.format(insist, save, more))
         self.launch = started(folder, "launch", "tiny.py", *options, program=program)
         self.step = psutil.Process(self.launch.pid)
 

@@ -11,14 +11,17 @@ from functools import cache
 import pytest
 from storage.postgres import programs
 
+from support.slurm import slurm
+
 NAMESPACE = ["unshare", "-pf", "--kill-child", "--mount-proc"]
+NOBODY = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]  # a user that has no name, and no capabilities
 
 
 @cache
 def namespaces_can_be_made():
     if shutil.which("unshare") is None:
         return False
-    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+    return subprocess.run([*NAMESPACE, *NOBODY, "true"], capture_output=True, check=False).returncode == 0
 
 
 def browser():
@@ -42,17 +45,26 @@ def module(name):
 PARTS = {  # part: whether it is there, and what is said where it is not
     "postgresql": (programs, "PostgreSQL is not installed: apt-get install -y postgresql"),
     "pgbouncer": (pgbouncer, "pgbouncer is not installed: apt-get install -y pgbouncer"),
+    "slurm": (slurm, "SLURM is not installed: apt-get install -y slurm-wlm munge"),
+    "skypilot": (module("sky"), "skypilot is not installed: pip install skypilot, in an environment of its own"),
+    "shellcheck": (lambda: shutil.which("shellcheck"), "shellcheck is not installed: apt-get install -y shellcheck"),
     "chromium": (browser, "no Chromium is installed: apt-get install -y chromium"),
     "compiler": (compiler, "no C++ compiler is installed: apt-get install -y g++"),
     "git": (lambda: shutil.which("git"), "git is not installed: apt-get install -y git"),
-    "namespaces": (namespaces_can_be_made, "no PID namespace can be made: it takes root and `unshare` (util-linux)"),
+    "namespaces": (
+        namespaces_can_be_made,
+        "no namespace of process ids and of users can be made: it takes root and `unshare` (util-linux)",
+    ),
     **{
         name: (module(name), f"{name} is not installed: pip install 'tuner[examples]'")
         for name in ("lightning", "torch_geometric", "datasets", "webdataset", "transformers", "accelerate", "sklearn")
     },
     "bitsandbytes": (module("bitsandbytes"), "bitsandbytes is not installed: pip install 'tuner[bnb]'"),
     "schedulefree": (module("schedulefree"), "schedulefree is not installed: pip install 'tuner[test]'"),
+    "obstore": (module("obstore"), "obstore is not installed: pip install 'tuner[objects]'"),
+    "moto": (module("moto"), "moto is not installed: pip install 'tuner[test]'"),
     "peft": (module("peft"), "peft is not installed: pip install 'tuner[test]'"),
+    "ray": (module("ray"), "ray is not installed: pip install 'tuner[ray]'"),
     "pyarrow": (module("pyarrow"), "pyarrow is not installed: pip install 'tuner[parquet]'"),
 }
 _running = []  # the test that is being set up or run

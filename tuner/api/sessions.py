@@ -15,6 +15,7 @@ from tuner.errors import InputError
 from tuner.execution.machine import Fuse
 from tuner.rounds.launch import Session
 from tuner.rounds.opening import SessionOptions, opened_session
+from tuner.stores.places import parsed_root
 from tuner.training.settings import Profile
 
 WorkerCount = int | Literal["auto"]
@@ -27,7 +28,8 @@ class MachineOptions(TypedDict, total=False):
     workers_per_gpu: processes that may share one GPU. stall_seconds: a worker without a step for so long is replaced.
     fuse: how many trials train as one stacked model, "auto" or "off". profile: "exact" keeps the bits of each trial
     alone. keep_bytes: room for the checkpoints of a study. allow_changed_code: continue a study whose code changed.
-    allow_inexact: take steps over from trials that were trained under other Numerics.
+    allow_inexact: take steps over from trials that were trained under other Numerics. engine: what starts workers
+    elsewhere, "ray" or "ray://HOST:PORT"; cpus, gpus: what each of `workers` needs there.
     """
 
     device: str | None
@@ -39,6 +41,9 @@ class MachineOptions(TypedDict, total=False):
     keep_bytes: int | None
     allow_changed_code: bool
     allow_inexact: bool
+    engine: str | None
+    cpus: float
+    gpus: float
 
 
 @contextmanager
@@ -81,5 +86,5 @@ def session_options(
     if workers != "auto" and (not isinstance(workers, int) or workers < 1):
         raise InputError(f"workers is 'auto' or a number of processes from 1, got {workers!r}")
     count = 0 if workers == "auto" else None if workers == 1 else workers
-    folder = None if checkpoints is None else Path(checkpoints)
+    folder = None if checkpoints is None else parsed_root(checkpoints)
     return SessionOptions(storage=storage, checkpoints=folder, workers=count, **machine)

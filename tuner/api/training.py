@@ -43,6 +43,7 @@ from tuner.storage.engine import default_url
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import open_ledger
 from tuner.storage.studies import StudyRow
+from tuner.stores.places import parsed_root
 from tuner.training import checkpoints as checkpoint_files
 from tuner.training.adapter_export import ExportForm, export_as
 
@@ -409,7 +410,7 @@ def export_weights(
         where = f"was trained elsewhere ({elsewhere})" if elsewhere else "has no checkpoint of its best step"
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:
-        root = folder_to_read(ledger, None if checkpoints is None else Path(checkpoints))
+        root = folder_to_read(ledger, None if checkpoints is None else parsed_root(checkpoints))
         if average:
             if as_ is not None:
                 raise InputError(f"as_={as_!r} and average=True are two ways to write weights; choose one of them")

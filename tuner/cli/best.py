@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.analysis.elsewhere import again_elsewhere
-from tuner.cli.given import command
+from tuner.cli.given import command, given_root
 from tuner.cli.options import ExportForm, Format
 from tuner.cli.output import say, show
 from tuner.cli.places import opened, study_file_of
@@ -25,6 +25,7 @@ from tuner.shown import counted
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow
+from tuner.stores.places import StoredPath
 
 
 def best(options: BestOptions) -> None:
@@ -52,7 +53,7 @@ def best(options: BestOptions) -> None:
         else:
             print(json.dumps(told, indent=2))
         if options.export is not None:
-            root = folder_to_read(ledger, options.checkpoints)
+            root = folder_to_read(ledger, given_root(options.checkpoints))
             if options.average:
                 export_mean(ledger, winner, root, options)
             else:
@@ -126,7 +127,7 @@ def print_winner(told: dict[str, Any], words: str, more: Sequence[str] = ()) -> 
     show(f"  reproduce: {told['reproduce']}", whole=True)
 
 
-def export_mean(ledger: Ledger, winner: Winner, root: Path, options: BestOptions) -> None:
+def export_mean(ledger: Ledger, winner: Winner, root: StoredPath, options: BestOptions) -> None:
     """Write the mean of the best weights that the selected run kept, and say what it measures beside the best ones."""
     _refuse_elsewhere(winner)
     averaging, execution = (import_module(f"tuner.execution.{name}") for name in ("averaging", "scoring"))
@@ -141,7 +142,7 @@ def export_mean(ledger: Ledger, winner: Winner, root: Path, options: BestOptions
     _say_beside(written, target)
 
 
-def export_weights(winner: Winner, root: Path, target: Path, form: ExportForm | None = None) -> None:
+def export_weights(winner: Winner, root: StoredPath, target: Path, form: ExportForm | None = None) -> None:
     """Copy the chosen checkpoint, verified, to where the user wants it; form: how its adapters are written."""
     _refuse_elsewhere(winner)
     if winner.checkpoint is None:

@@ -104,10 +104,10 @@ STABILITY = CliCommand(
 )
 WORKER = CliCommand(
     "worker",
-    "Help with a launch, on this or another machine",
+    "Help with launches, on this or another machine",
     CommandGroup.TRAIN,
     f"{_TRAINING}:WorkerOptions",
-    "tuner.cli.launch:worker",
+    "tuner.cli.worker:worker",
     "tuner worker studies/digits.py",
 )
 STATUS = CliCommand(

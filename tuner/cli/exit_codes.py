@@ -35,7 +35,12 @@ class Exit(IntEnum):
         "some trials failed; running again without a change will not help",
         "remove the causes that are listed, then the same command with --retry-failed",
     )
-    PAUSED = 75, "the machine gave way (disk, database, device)", "start the same command again: it goes on", True
+    PAUSED = (
+        75,
+        "the machine gave way (disk, database, device), or no launch came in time",
+        "start the same command again: it goes on",
+        True,
+    )
     INTERRUPTED = 130, "stopped by Ctrl-C or a signal; all is saved", "start the same command again: it goes on", True
 
 

@@ -9,7 +9,7 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.numerics_sets import crossing_of
 from tuner.analysis.round_frames import campaign_name, round_number, row_of_trial
 from tuner.cli.exit_codes import Exit
-from tuner.cli.given import command
+from tuner.cli.given import command, given_root
 from tuner.cli.launch import print_plan, told_failures
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, emit_frame, next_step, say
@@ -161,7 +161,7 @@ def score_test(options: ScoreTestOptions) -> None:
     chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.selected_value)
     with opened(options.storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
-        machine = Machine(folder_to_read(ledger, options.checkpoints), options.device, options.threads)
+        machine = Machine(folder_to_read(ledger, given_root(options.checkpoints)), options.device, options.threads)
         stage = declared_stage(options.study)
         score = scored_once(ledger, chosen, stage.campaign.workload, machine, stage.file)
     if options.form is Format.json:

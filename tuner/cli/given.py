@@ -13,6 +13,7 @@ from pathlib import Path
 from tuner.design.stages import is_study_file
 from tuner.security import holds_password, without_password
 from tuner.shown import commands_about, commands_with, word
+from tuner.stores.places import StoredPath, parsed_root
 
 _EXPOSED = (
     "note: everybody on this machine can read the password in --storage (ps shows it). Leave it out of the address: "
@@ -25,7 +26,7 @@ class Given:
     """What this command was given; None: nothing, so that the default holds."""
 
     storage: str | None = None
-    checkpoints: Path | None = None
+    checkpoints: str | None = None
     study_file: str | None = None  # or FILE:NAME
     warned: bool = False  # of a password: once in a process
 
@@ -43,10 +44,16 @@ def note_storage(value: str | None) -> str | None:
     return value
 
 
-def note_checkpoints(value: Path | None) -> Path | None:
-    """Remember the checkpoint folder of this command."""
+def note_checkpoints(value: str | None) -> str | None:
+    """Remember the checkpoint folder of this command. An address that is none is refused here, before it is shown."""
+    given_root(value)
     GIVEN.checkpoints = value
     return value
+
+
+def given_root(value: str | None) -> StoredPath | None:
+    """The folder, or the place in a bucket, that an option names. Raises InputError."""
+    return None if value is None else parsed_root(value)
 
 
 def note_study(value: str) -> str:

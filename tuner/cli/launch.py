@@ -1,4 +1,4 @@
-"""`tuner launch` and `tuner worker`: training with progress, and the price of a launch before it."""
+"""`tuner launch`: training with progress, and the price of a launch before it."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.sessions import open_session
-from tuner.cli.training_options import LaunchOptions, WorkerOptions
+from tuner.cli.training_options import LaunchOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.recorded_fusions import recorded_fusions
 from tuner.records import Price, State, StepMemory
 from tuner.records.hourly_price import HourlyPrice, amount_words, parsed_price
-from tuner.rounds.launch import Plan, Session, check_study, plan_study, work_on
+from tuner.rounds.launch import Plan, Session, check_study, plan_study
 from tuner.rounds.prepared_round import Prepared, launch_prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
 from tuner.storage.studies import StudyRow
@@ -45,25 +45,6 @@ def launch(options: LaunchOptions) -> Exit:
         if options.verbose:
             print_fusion(session, prepared)
     return Exit.FINE
-
-
-def worker(options: WorkerOptions) -> Exit:
-    """Train what is left of every study that was launched, while somebody watches; the exit code."""
-    # In a process of its own, so that its lease is renewed whatever the training does.
-    with open_session(replace(options, workers=options.workers or "1"), create=False) as session:
-        rows = session.ledger.studies(session.name)
-        trained = 0
-        with stop_on_signal() as asked:
-            for row in rows:
-                counts = session.ledger.state_counts(row.study_id)
-                if not counts[State.WAITING] and not counts[State.RUNNING]:
-                    continue
-                trained += 1
-                finished = sum(count for state, count in counts.items() if state.finished)
-                work_on(replace(session, stop=asked.is_set, watch=watch(options.quiet)), row, finished)
-        done = "done" if trained else f"nothing is left to train in {len(rows)} studies"
-        say(f"{session.name}: {done}")
-        return told_failures(session, rows)
 
 
 def print_plan(*plans: Plan, price: HourlyPrice | None = None) -> None:

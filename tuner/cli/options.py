@@ -83,9 +83,11 @@ Storage = Annotated[
     ),
 ]
 Checkpoints = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folder of the checkpoints. Default: beside the storage file.",
+        metavar="FOLDER",
+        help="Where the checkpoints are: a folder, or a place in a bucket (s3://BUCKET/PLACE, gs://, az://). "
+        "Default: beside the storage file.",
         show_default=False,
         callback=note_checkpoints,
         rich_help_panel=RECORDS,
@@ -135,6 +137,24 @@ Workers = Annotated[
 ]
 WorkersPerGpu = Annotated[
     int, typer.Option(min=1, help="How many worker processes may share a GPU.", rich_help_panel=MACHINE)
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="ray[://HOST:PORT]",
+        help="Train in --workers workers on a Ray cluster: on the one that is there, or on one of its own.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+    ),
+]
+Cpus = Annotated[
+    float,
+    typer.Option(min=0.0, metavar="X", help="With --engine: CPUs of a worker; 0.5 is half.", rich_help_panel=MACHINE),
+]
+Gpus = Annotated[
+    float,
+    typer.Option(min=0.0, metavar="X", help="With --engine: GPUs of a worker; 0.5 is half.", rich_help_panel=MACHINE),
 ]
 Fuse = Annotated[
     str,
@@ -193,6 +213,16 @@ StallTimeout = Annotated[
         min=1.0,
         metavar="SECONDS",
         help="Replace a worker that made no step, and gave no sign of life, for so long.",
+        rich_help_panel=MACHINE,
+    ),
+]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Stop and save so early that the command has ended after so many seconds (exit code 130: run it again). "
+        "A SLURM job stops before its end without it (SLURM_JOB_END_TIME).",
+        show_default=False,
         rich_help_panel=MACHINE,
     ),
 ]

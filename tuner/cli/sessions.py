@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tuner.cli.given import note_stage
+from tuner.cli.given import given_root, note_stage
 from tuner.cli.training_options import TrainingOptions
 from tuner.design.stages import Stage
 from tuner.design.study_file import declared_stage
 from tuner.errors import InputError
+from tuner.execution.engines import MOST_SEATS, check_share, parsed_engine
 from tuner.execution.machine import parsed_fuse
 from tuner.rounds.launch import Session
 from tuner.rounds.opening import SessionOptions, opened_session
@@ -34,10 +35,10 @@ def open_session(
     stage = declared_stage(where.study) if stage is None else stage
     note_stage(stage.called)
     room = None if where.keep_checkpoints is None else parsed_bytes(where.keep_checkpoints)
-    workers = None if where.workers is None else parsed_workers(where.workers) or 0
+    workers = None if where.workers is None else parsed_workers(where.workers, MOST_SEATS) or 0
     options = SessionOptions(
         storage=where.storage,
-        checkpoints=where.checkpoints,
+        checkpoints=given_root(where.checkpoints),
         device=where.device,
         threads=where.threads,
         workers=workers,
@@ -49,6 +50,10 @@ def open_session(
         allow_changed_code=where.allow_changed_code,
         allow_inexact=where.allow_inexact,
         fork_server=where.fork_server,
+        claims_until=None if where.time_limit is None else where.time_limit.claims_until,
+        engine=where.engine,
+        cpus=where.cpus,
+        gpus=where.gpus,
     )
     with opened_session(stage, options, dry_run=dry_run, create=create) as session:
         yield session
@@ -57,7 +62,12 @@ def open_session(
 def check_options(where: TrainingOptions) -> None:
     """Raise InputError for an option with a wrong value, before a study file is run."""
     parsed_fuse(where.fuse)
-    parsed_workers(where.workers)
+    most = MOST_SEATS if where.engine else MOST_WORKERS
+    parsed_workers(where.workers, most)
+    if where.engine is not None:
+        parsed_engine(where.engine)
+        check_share("--cpus", where.cpus)
+        check_share("--gpus", where.gpus)
     if where.keep_checkpoints is not None:
         parsed_bytes(where.keep_checkpoints)
 
@@ -71,10 +81,10 @@ def parsed_bytes(text: str) -> int:
     return int(size)
 
 
-def parsed_workers(text: str | None) -> int | None:
+def parsed_workers(text: str | None, most: int = MOST_WORKERS) -> int | None:
     """What --workers says: a number of processes; None for auto and for nothing. Raises InputError."""
     if text is None or text == "auto":
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
-        raise InputError(f"--workers is auto or a number of processes from 1 to {MOST_WORKERS}, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise InputError(f"--workers is auto or a number of processes from 1 to {most}, got {text!r}")
     return int(text)

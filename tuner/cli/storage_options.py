@@ -156,7 +156,7 @@ class AdoptStorageOptions:
 
     storage: Storage = None
     checkpoints: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--checkpoints",
             metavar="FOLDER",
@@ -165,7 +165,7 @@ class AdoptStorageOptions:
         ),
     ] = None
     source: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--from",
             metavar="FOLDER",

@@ -1,8 +1,9 @@
 """The commands that train, each as the frozen value of its options. Nothing heavy is imported: see `options`."""
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,13 +16,17 @@ from tuner.cli.options import (
     AllowChangedCode,
     AllowInexact,
     Checkpoints,
+    Cpus,
     Device,
     DryRun,
+    EngineName,
     Expanded,
     Format,
     Fuse,
+    Gpus,
     KeepCheckpoints,
     LaunchedRound,
+    MaxSeconds,
     MaxTrainSteps,
     NumTrials,
     OutputFormat,
@@ -45,6 +50,7 @@ from tuner.design.stages import split_stage
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.machine import STALL_SECONDS
 from tuner.shown import shown
+from tuner.time_limit import TimeLimit, known_limit
 
 _GPU = Path("/dev/nvidiactl")  # there where a driver is; workers on a GPU are not forked
 
@@ -81,23 +87,39 @@ class TrainingOptions:
     threads: Threads = 1
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
+    engine: EngineName = None
+    cpus: Cpus = 1.0
+    gpus: Gpus = 0.0
     stall_timeout: StallTimeout = STALL_SECONDS
     fuse: Fuse = "auto"
     profile: ProfileOption = Profile.exact
     keep_checkpoints: KeepCheckpoints = None
     allow_changed_code: AllowChangedCode = False
     allow_inexact: AllowInexact = False
+    max_seconds: MaxSeconds = None
     quiet: Quiet = False
     fork_server: ForkServer | None = field(default=None, compare=False, metadata={"option": False})
+    time_limit: TimeLimit | None = field(default=None, compare=False, metadata={"option": False})
 
     @contextmanager
     def prepared(self) -> Iterator["TrainingOptions"]:
-        """The same options with the fork server that worker processes are forked from, where there will be some."""
+        """The same options with what is made before anything heavy is imported.
+
+        That is the time limit, and the fork server that worker processes are forked from, where there are some. Raises
+        InputError, and Interrupted where the time is up before it began.
+        """
+        dry_run = getattr(self, "dry_run", False)
+        limit = None if dry_run else known_limit(self.max_seconds, os.environ)
         if sys.stderr.isatty() and not self.quiet:
             print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
-        workers = None if getattr(self, "dry_run", False) else self.workers
-        with early_fork_server(workers, self.device, self.threads, self.study) as fork_server:
-            yield replace(self, fork_server=fork_server)
+        if limit is not None and not self.quiet:
+            print(limit.told, file=sys.stderr)
+        workers = None if dry_run or self.engine else self.workers
+        with (
+            limit.observed() if limit is not None else nullcontext(),
+            early_fork_server(workers, self.device, self.threads, self.study) as fork_server,
+        ):
+            yield replace(self, fork_server=fork_server, time_limit=limit)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,11 +195,39 @@ class LaunchOptions(TrainingOptions):
     expanded: Expanded = False
 
 
+class Until(StrEnum):
+    """When a worker has done its work."""
+
+    campaign = "campaign"
+    study = "study"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerOptions(TrainingOptions):
-    """Help with a launch: train trials of its campaign, on this or on any machine that sees both storage and checkpoint
-    folder. Ends when no trial is left.
+    """Train trials of a campaign that is launched elsewhere, on this or on any machine that sees both storage and
+    checkpoint folder.
+
+    By default it serves every study of the campaign (of a file with several campaigns: every stage), and waits between
+    two of them. Exit code 75: no launch came in time. Exit code 4: trials failed.
     """
+
+    until: Annotated[
+        Until,
+        typer.Option(
+            help="campaign: serve every round until the campaign is over. study: end as soon as no study that was "
+            "launched has trials left."
+        ),
+    ] = Until.campaign
+    idle_timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="End where nobody has trained anything, and no study was launched, for so long."
+        ),
+    ] = 300.0
+    wait_for_launch: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Wait for the launch for so long; by default it has to be there."),
+    ] = 0.0
 
 
 class Sampler(StrEnum):

@@ -11,6 +11,7 @@ from tuner.analysis.spending import spent_words, with_costs
 from tuner.analysis.stage_chain import chain_frame, recorded_stage
 from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import given_root
 from tuner.cli.options import Format
 from tuner.cli.output import emit_frame, next_step, readable_bytes, say
 from tuner.cli.places import opened
@@ -28,6 +29,7 @@ from tuner.storage.identity import checkpoint_place
 from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
 from tuner.storage.store import Ledger
 from tuner.storage.verify import strays_held, study_problems
+from tuner.stores.places import StoredPath
 
 SHOWN = 10  # files that are named one by one
 
@@ -95,7 +97,7 @@ def verify(options: VerifyOptions) -> Exit:
     """Print what is not as the records promise."""
     with opened(options.storage, create=False) as ledger:
         name = campaign_name(ledger, options.study)
-        root, is_ours = checked_folder(ledger, name, options.checkpoints, repair=options.repair)
+        root, is_ours = checked_folder(ledger, name, given_root(options.checkpoints), repair=options.repair)
         found = problems_of(ledger, name, root, is_ours=is_ours)
         say_what_is_not_promised(ledger, name)
     if not len(found):
@@ -126,9 +128,9 @@ def backup(options: BackupOptions) -> None:
 def adopt_storage(options: AdoptStorageOptions) -> Exit:
     """Go on with a copy of a storage, or say what that would do."""
     with opened(options.storage, create=False) as ledger:
-        root = options.checkpoints or folder_to_read(ledger, None)
+        root = given_root(options.checkpoints) or folder_to_read(ledger, None)
         beside = folder_to_read(ledger, None) if ledger.file is not None else None
-        plan = planned_adoption(ledger, root, options.source or beside)
+        plan = planned_adoption(ledger, root, given_root(options.source) or beside)
         if not plan.needed:
             say(f"nothing to adopt: the checkpoint folder {root} belongs to {ledger.safe_url}")
             return Exit.FINE
@@ -155,20 +157,23 @@ def say_some(lines: Sequence[str]) -> None:
         say(f"  and {len(lines) - SHOWN} more")
 
 
-def list_files(files: Sequence[Path], what: str, why: str, before: str = "") -> None:
+def list_files(files: Sequence[StoredPath], what: str, why: str, before: str = "") -> None:
     """Say how many files there are, how large they are, and which."""
     say(f"{before}{counted(files, what)} ({readable_bytes(total_bytes(files))}) {why}:")
     say_some([str(path) for path in files])
 
 
-def move_with_words(root: Path, files: Sequence[Path]) -> None:
+def move_with_words(root: StoredPath, files: Sequence[StoredPath]) -> None:
     """Move files to the trash, and say how to get them back and when they may go."""
     trash = new_trash(root)
     moved = move_to_trash(root, files, trash)
     there, back = word(f"{trash}/."), word(f"{root}/")
     say(f"{counted(moved, 'file')} moved to {trash}")
-    say(f"to get them back:        cp -a {there} {back}")
-    say(f"when nothing is missed:  rm -r {word(trash)}")
+    if isinstance(trash, Path):
+        say(f"to get them back:        cp -a {there} {back}")
+        say(f"when nothing is missed:  rm -r {word(trash)}")
+    else:
+        say("they can be copied back, or deleted when nothing is missed, with the store's own tools (aws s3 cp, rm)")
     left = sorted(set(files) - set(moved))
     if left:
         say(f"{counted(left, 'file')} could not be moved, for example {left[0]}")
@@ -208,7 +213,7 @@ def adopt(ledger: Ledger, plan: FolderAdoption) -> None:
     next_step(*(" ".join(map(word, words)) for words in verify))
 
 
-def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair: bool) -> tuple[Path, bool]:
+def checked_folder(ledger: Ledger, campaign: str, given: StoredPath | None, *, repair: bool) -> tuple[StoredPath, bool]:
     """The folder to verify, and whether the storage may repair it; repair: strays go to the trash, the dead are freed.
 
     Raises StorageError for a repair in a folder that is another storage's.
@@ -229,7 +234,7 @@ def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair:
     return root, not told
 
 
-def problems_of(ledger: Ledger, campaign: str, root: Path, *, is_ours: bool) -> pd.DataFrame:
+def problems_of(ledger: Ledger, campaign: str, root: StoredPath, *, is_ours: bool) -> pd.DataFrame:
     """What is wrong with each study of a campaign. Strays in a folder that is another storage's are that one's."""
     found = [
         (row.study.name, one.trial, one.kind, one.text)

@@ -18,6 +18,7 @@ from tuner.delegated.trial import LoopTrial
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
 from tuner.records import LOOP_FOLDER, Claim, Promises, Recorder, State, TrialUpdate
+from tuner.stores.uploads import local_folder
 from tuner.training.committing import Committing, Outcome
 from tuner.training.endings import ending
 from tuner.training.engine import Asked, Engine, Inspection, OnStep
@@ -103,7 +104,10 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        path = self.book.folder.root / self.book.folder.place / LOOP_FOLDER
+        place = self.book.folder.root / self.book.folder.place
+        path = local_folder(place) / LOOP_FOLDER
+        if path.parent != place and not path.exists():
+            logger.warning("what the loop writes into its trial.folder stays on this machine: %s", path)
         path.mkdir(parents=True, exist_ok=True)
         return path
 

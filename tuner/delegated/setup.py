@@ -11,6 +11,7 @@ from tuner.delegated.first_steps import Looks
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.records import Numerics, Promises
+from tuner.stores.places import StoredPath
 from tuner.training.inherited import StartWeights
 from tuner.training.numerics import numerics
 from tuner.training.settings import COMMIT_SECONDS, Profile
@@ -27,7 +28,7 @@ class LoopSetup:
     study: Study
     workload: OwnLoop
     device: torch.device
-    checkpoint_root: Path
+    checkpoint_root: StoredPath
     checkpoint_place: str
     commit_seconds: float = COMMIT_SECONDS
     profile: Profile = "exact"

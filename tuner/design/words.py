@@ -210,6 +210,10 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             **dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured: from one sign of life to the next"),
             "asking": _NO_COMMAND,
         },
+        "--max-seconds": {
+            **dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured: stopped as by a signal"),
+            "asking": _NO_COMMAND,
+        },
         "--keep-checkpoints": "honoured",
         "--allow-changed-code": "honoured",
         "--allow-inexact": "honoured",

@@ -16,18 +16,24 @@ import os
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from tuner import system
 from tuner.signals import SHUTDOWN, blocked
 
 LOST = -9  # the exit code of a worker whose fork server ended: the kernel kills it
 FOREVER = 1e6  # seconds
 CLOSE_SECONDS = 60.0  # it may still import torch
+WORKER, SEAT = b"1", b"2"  # what a fork becomes: a worker, or the coordinator of one (`seat_process`)
+CONNECT_SECONDS = 30.0  # until a fork server that was started listens
 
 
 class ForkServer:
@@ -44,7 +50,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
-    def fork(self) -> "ForkedWorker":
+    def fork(self, kind: bytes = WORKER) -> "ForkedWorker":
         """Ask for another worker. A worker that dies at once, or with its fork server, is found ended."""
         server = self.open()
         tasks_end, tasks = os.pipe()
@@ -52,7 +58,7 @@ class ForkServer:
         outcome, outcome_end = os.pipe()
         theirs = [tasks_end, messages_end, outcome_end]
         with suppress(ConnectionError):
-            socket.send_fds(server, [b"1"], theirs)
+            socket.send_fds(server, [kind], theirs)
         for descriptor in theirs:
             os.close(descriptor)
         return ForkedWorker(
@@ -88,6 +94,71 @@ class ForkServer:
                 self._process.kill()
                 self._process.wait()
         self._socket = self._process = None
+
+
+class SharedForkServer(ForkServer):
+    """A fork server that several coordinators of a machine use: it imports torch once for all of them.
+
+    name: the same for all that share it; their environments need to be alike. Who finds none starts it. It ends a
+    moment after the last of them, and what it forked for a coordinator ends with that one's pipes.
+    """
+
+    def __init__(self, environment: Mapping[str, str], study_file: str, name: str) -> None:
+        super().__init__(environment, study_file)
+        self.name = name
+
+    def open(self) -> socket.socket:
+        """Connect to it, and start it where nobody has. Raises OSError where that cannot be done here."""
+        if self._socket is not None and _is_open(self._socket):
+            return self._socket
+        self.close()
+        place = private_folder() / f"{self.name}.socket"
+        with open(place.with_suffix(".lock"), "wb") as guard:
+            system.lock(guard.fileno())
+            self._socket = _connected(place) or self._started(place)
+        return self._socket
+
+    def _started(self, place: Path) -> socket.socket:
+        """Its process, which listens before it imports anything and leaves this process at once."""
+        module = "tuner.execution.fork_server_process"
+        command = [sys.executable, "-m", module, "--listen", str(place), self._study_file]
+        with blocked():
+            subprocess.run(command, stdin=subprocess.DEVNULL, env=self._environment, check=True)  # noqa: S603
+        end = time.monotonic() + CONNECT_SECONDS
+        while (found := _connected(place)) is None:
+            if time.monotonic() > end:
+                raise OSError(f"the fork server at {place} does not answer")
+            time.sleep(0.01)
+        return found
+
+    def kill(self) -> None:
+        """Leave it: others use it, too."""
+        self.close()
+
+
+def private_folder() -> Path:
+    """The folder of this user's sockets, which nobody else can enter. Raises OSError where somebody else made it."""
+    folder = Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not a folder of this user alone; remove it")
+    return folder
+
+
+def _connected(place: Path) -> socket.socket | None:
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        found.connect(str(place))
+    except OSError:  # nobody listens there
+        found.close()
+        return None
+    return found
+
+
+def _is_open(one: socket.socket) -> bool:
+    """Whether the other end is there: a fork server says nothing, so what can be read is its end."""
+    return not select.select([one], [], [], 0.0)[0]
 
 
 class ForkedWorker:

@@ -19,27 +19,69 @@ from pathlib import Path
 from types import FrameType
 
 from tuner import signals, system
-from tuner.execution import worker_process
+from tuner.execution import seat_process, worker_process
+from tuner.execution.fork_server import SEAT
 from tuner.sources.places import kind_of
 
 _TASKS = Path("/proc/self/task")  # a folder for each thread
+LONELY_SECONDS = 10.0  # a fork server that listens ends, when nobody has been connected for so long
+_MODULE = "tuner.execution.fork_server_process"
+_LISTENER = "TUNER_FORK_SERVER_LISTENER"  # its descriptor, for a process that begins again
 
 
 def main() -> None:
-    """Fork whenever the coordinator asks, and report how the workers end, until it is gone."""
-    system.end_with_the_parent()
-    _import_packages(sys.argv[1:])
+    """Fork whenever a coordinator asks, and report how the workers end, until it is gone.
+
+    Arguments: [--listen PLACE] [STUDY_FILE]. With a place it serves all who connect there, in a session of its own;
+    else the one whose socket is its standard input, with which it ends.
+    """
+    listens, arguments = sys.argv[1:2] == ["--listen"], sys.argv[1:]
+    if listens:
+        place, arguments = Path(arguments[1]), arguments[2:]
+        listener = _inherited() or _listening(place)
+        _import_packages(arguments, ["--listen", str(place)], listener)
+        server = _ForkServer([], listener)
+    else:
+        system.end_with_the_parent()
+        _import_packages(arguments, [])
+        server = _ForkServer([socket.socket(fileno=os.dup(0))])
     gc.collect()
     gc.freeze()  # what was imported stays shared
-    if _ForkServer(socket.socket(fileno=os.dup(0))).serve():
+    kind = server.serve()
+    if kind == SEAT:
+        seat_process.main()
+    elif kind:
         worker_process.main()
+    elif listens:
+        place.unlink(missing_ok=True)
 
 
-def _import_packages(arguments: list[str]) -> None:
+def _listening(place: Path) -> socket.socket:
+    """A socket that listens there, in a process of its own: the one that was started ends at once."""
+    place.unlink(missing_ok=True)  # the caller holds the lock, and found nobody there
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(place))
+    listener.listen(128)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    return listener
+
+
+def _inherited() -> socket.socket | None:
+    """The listener of this process before it began again."""
+    number = os.environ.pop(_LISTENER, "")
+    return socket.socket(fileno=int(number)) if number else None
+
+
+def _import_packages(arguments: list[str], again: list[str], listener: socket.socket | None = None) -> None:
     """Import what the study imports. A package that starts a thread cannot be forked: begin again without."""
     os.dup2(2, 1)  # what it prints is no data
     if arguments and not import_packages(arguments[0]):
-        os.execv(sys.executable, [sys.executable, "-m", "tuner.execution.fork_server_process"])  # noqa: S606
+        if listener is not None:
+            os.environ[_LISTENER] = str(listener.fileno())
+            os.set_inheritable(listener.fileno(), True)
+        os.execv(sys.executable, [sys.executable, "-m", _MODULE, *again])  # noqa: S606
 
 
 def import_packages(study_file: str) -> bool:
@@ -85,8 +127,9 @@ def _threads() -> int:
 class _ForkServer:
     """The children of this process, and where the outcome of each is reported."""
 
-    def __init__(self, server: socket.socket) -> None:
-        self.socket = server
+    def __init__(self, connections: list[socket.socket], listener: socket.socket | None = None) -> None:
+        self.connections = connections
+        self.listener = listener
         self.outcomes: dict[int, int] = {}  # by process id
         self.wakeup, self.wakeup_end = os.pipe2(os.O_NONBLOCK)
         signal.set_wakeup_fd(self.wakeup_end)
@@ -95,18 +138,36 @@ class _ForkServer:
             signal.signal(number, self._pass_on)
         signals.unblock()  # a signal that came before met no worker
 
-    def serve(self) -> bool:
-        """True in each child, which is to work; False in the fork server, in the end."""
-        while True:
-            ready, _, _ = select.select([self.socket.fileno(), self.wakeup], [], [])
+    def serve(self) -> bytes:
+        """In each child, what it is to become; nothing in the fork server, in the end."""
+        while self.connections or self.listener is not None:
+            watched: list[socket.socket | int] = [self.wakeup, *self.connections]
+            if self.listener is not None:
+                watched.append(self.listener)
+            ready, _, _ = select.select(watched, [], [], None if self.connections else LONELY_SECONDS)
+            if not ready and not self.connections:
+                return b""
             if self.wakeup in ready:
                 self._report_ended()
-            if self.socket.fileno() in ready:
-                asked, ends, _, _ = socket.recv_fds(self.socket, 1, 3)
-                if not asked:
-                    return False
-                if self._fork(*ends):
-                    return True
+            if self.listener is not None and self.listener in ready:
+                self.connections.append(self.listener.accept()[0])
+            for connection in [one for one in self.connections if one in ready]:
+                kind = self._asked_by(connection)
+                if kind:
+                    return kind
+        return b""
+
+    def _asked_by(self, connection: socket.socket) -> bytes:
+        """Fork as a coordinator asks; in the child, what it is to become. One that is gone is forgotten."""
+        try:
+            asked, ends, _, _ = socket.recv_fds(connection, 1, 3)
+        except ConnectionError:
+            asked, ends = b"", []
+        if len(ends) < 3:
+            connection.close()
+            self.connections.remove(connection)
+            return b""
+        return asked if self._fork(*ends) else b""
 
     def _fork(self, tasks: int, messages: int, outcome: int) -> bool:
         """Whether this is the child."""
@@ -123,7 +184,8 @@ class _ForkServer:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(tasks, 0)
         os.dup2(messages, 1)
-        ours = (self.socket.detach(), self.wakeup, self.wakeup_end, *self.outcomes.values())
+        sockets = [*self.connections, *([] if self.listener is None else [self.listener])]
+        ours = (*(one.detach() for one in sockets), self.wakeup, self.wakeup_end, *self.outcomes.values())
         for descriptor in (tasks, messages, outcome, *ours):
             os.close(descriptor)
         return True

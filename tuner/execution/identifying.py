@@ -98,6 +98,12 @@ class Identifier:
         """Installed distributions that the user's code imports, with their versions."""
         return self._reached.packages
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files of own code that were reached until now, by their labels ("pkg/net.py")."""
+        more = {one.label: Path(one.file) for known in self._of_studies.values() for one in known}
+        return {label: source.file for label, source in self._reached.sources.items()} | more
+
     def fingerprint(self, study: str, inherited: StartWeights | None = None) -> str:
         """The digest of the workload as a study uses it, with the code that ran only for its models, and its start."""
         return self._with(self._of_studies.get(study, []), (), inherited).fingerprint

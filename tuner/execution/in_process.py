@@ -1,6 +1,7 @@
 """The backend that trains in this process."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -31,7 +32,9 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.settings import Profile
 
+POLL_SECONDS = 0.5  # between two looks of a worker process for which too little time is left
 _log = logging.getLogger(__name__)
+CLOSING_POLL_SECONDS = 0.1
 LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
@@ -46,7 +49,7 @@ class InProcess:
         study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
             study.others.check()
-            while not stop():
+            while not stop() and study.has_time():
                 refuse_if_lost(root, folder_identity)
                 claims = study.claimed()
                 if not claims:
@@ -60,7 +63,10 @@ class InProcess:
                     except (NotFusible, RuntimeError, MemoryError) as error:
                         if not study.planner.can_go_on(group, error):
                             raise
-            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+            why = "" if stop() else ", because too little time is left to begin another trial"
+            raise Interrupted(
+                f"stopped{why}; everything up to the last step is saved, run the same command again to go on"
+            )
 
 
 class _Study:
@@ -108,6 +114,14 @@ class _Study:
         return self.ledger.claim(
             self.row, worker=self.worker, lease_seconds=seconds, max_trials=size, numerics=self.others.numerics
         )
+
+    def has_time(self) -> bool:
+        """Whether another trial may be begun. A worker process waits for its coordinator then, which stops them all."""
+        while not self.machine.may_begin:
+            if self.machine.lease.renewed_here or self.stop():
+                return False
+            time.sleep(CLOSING_POLL_SECONDS)
+        return True
 
     @contextmanager
     def training(self, claims: Sequence[Claim]) -> Iterator[TrainingGroup]:

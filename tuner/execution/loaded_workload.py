@@ -28,6 +28,7 @@ from tuner.records import MeasuredPromises, Numerics, Promises
 from tuner.records.conclusions import StageStart
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.stores.places import StoredPath
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine, EngineMaker
 from tuner.training.inherited import StartWeights
@@ -74,7 +75,7 @@ class LoadedWorkload:
         prepare_numerics(self.device, machine.threads)
         keep_freed_memory()
 
-    def write_to(self, checkpoint_root: Path) -> None:
+    def write_to(self, checkpoint_root: StoredPath) -> None:
         """Write checkpoints to this folder from now on; processes that start later do so, too."""
         self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
 
@@ -144,7 +145,7 @@ class LoadedWorkload:
         """The weights that the models of a study start from; None where they start from their own."""
         return None if study.start else self.inherited
 
-    def inherit_recorded(self, ledger: Ledger, row: StudyRow, checkpoint_root: Path) -> None:
+    def inherit_recorded(self, ledger: Ledger, row: StudyRow, checkpoint_root: StoredPath) -> None:
         """Let models start from what the trials of a study started from, whose copies are in this folder."""
         start = ledger.conclusion(row.campaign, StageStart, row.study_id)
         if start is not None:

@@ -3,12 +3,13 @@
 Nothing here imports torch: worker processes are started before this process imports it.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import InputError
+from tuner.stores.places import StoredPath, parsed_root
 from tuner.training.settings import COMMIT_SECONDS, Profile
 
 LEASE_SECONDS = 120.0
@@ -40,7 +41,7 @@ class Quota:
 class Machine:
     """Where and how the trials of a study are trained.
 
-    checkpoint_root: the folder that all checkpoint files are below.
+    checkpoint_root: the folder, or the place in a bucket, that all checkpoint files are below.
     device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
     threads: of torch, in each process; small models lose time with more than one. The number decides the bits.
     fuse: how many trials train as one stacked model. "auto" measures what is fastest, "off" trains them one by one.
@@ -54,9 +55,10 @@ class Machine:
     worker_count: how many processes share the trials of a study; None is as many as pay.
     workers_per_gpu: how many of these processes may share a GPU.
     stall_seconds: a worker process without a step for so long is replaced.
+    claims_until: after this moment of the machine's monotonic clock no trial is begun, because training stops soon.
     """
 
-    checkpoint_root: Path
+    checkpoint_root: StoredPath
     device: str | None = None
     threads: int = 1
     fuse: Fuse = "off"
@@ -68,11 +70,18 @@ class Machine:
     worker_count: int | None = 1
     workers_per_gpu: int = 1
     stall_seconds: float = STALL_SECONDS
+    claims_until: float | None = None
     other_numerics: str = "mark"
 
+    @property
+    def may_begin(self) -> bool:
+        """Whether there is time for another trial."""
+        return self.claims_until is None or time.monotonic() < self.claims_until
+
     def as_json(self) -> dict[str, Any]:
-        """For another process of this machine: paths are absolute."""
-        return asdict(self) | {"checkpoint_root": str(self.checkpoint_root.resolve())}
+        """For another process: paths are absolute, and times are counted from now, because its clock may differ."""
+        left = None if self.claims_until is None else self.claims_until - time.monotonic()
+        return asdict(self) | {"checkpoint_root": str(self.checkpoint_root.resolve()), "claims_until": left}
 
     def for_worker(self, device: str | None, worker_count: int) -> "Machine":
         """The same machine as one of `worker_count` processes sees it, whose leases the coordinator renews."""
@@ -83,8 +92,11 @@ class Machine:
 def machine_from(data: Mapping[str, Any]) -> Machine:
     """The value that `Machine.as_json` wrote."""
     fields = dict(data)
-    root, lease, quota = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota"))
-    return Machine(Path(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, **fields)
+    root, lease, quota, left = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota", "claims_until"))
+    until = None if left is None else time.monotonic() + left
+    return Machine(
+        parsed_root(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, claims_until=until, **fields
+    )
 
 
 def parsed_fuse(text: str) -> Fuse:

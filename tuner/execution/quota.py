@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from tuner.design.study import Study
 from tuner.execution.machine import Quota
@@ -21,13 +20,14 @@ from tuner.storage.identity import checkpoint_place
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.storage.verify import clear_strays
+from tuner.stores.places import StoredPath
 
 _log = logging.getLogger(__name__)
 ORDER: tuple[CheckpointKind, ...] = ("latest", "trunk", "best")
 Owned = tuple[int, Checkpoint]  # a checkpoint and the id of its trial
 
 
-def keep_within(quota: Quota, finder: PrefixFinder, row: StudyRow, root: Path) -> int:
+def keep_within(quota: Quota, finder: PrefixFinder, row: StudyRow, root: StoredPath) -> int:
     """Delete checkpoints beyond the quota; returns how many. Warns where those that must stay exceed it."""
     ledger = finder.ledger
     excess = ledger.checkpoint_bytes(row.study_id) - quota.num_bytes
@@ -110,7 +110,7 @@ def _rank(study: Study, record: TrialRecord) -> tuple[bool, float, int]:
     )
 
 
-def _forget(ledger: Ledger, row: StudyRow, chosen: Sequence[Owned], root: Path) -> None:
+def _forget(ledger: Ledger, row: StudyRow, chosen: Sequence[Owned], root: StoredPath) -> None:
     """Delete the records, then the files: a kill between the two leaves stray files, which are deleted later."""
     named = [(trial_id, kept.kind, kept.step) for trial_id, kept in chosen]
     for path in ledger.forget_checkpoints(row, named, Retention(ORDER)):

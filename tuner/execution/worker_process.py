@@ -32,7 +32,7 @@ def main() -> None:
     """Work until there are no more tasks, or somebody says stop."""
     system.end_with_the_parent()
     escape_logs()
-    channel, given = Channel(os.dup(1)), _own_input()
+    channel, given = Channel(os.dup(1)), own_input()
     os.dup2(2, 1)  # what user code prints must not get between our messages
     system.after_fork_in_child(SHUTDOWN.forget)
     try:
@@ -47,14 +47,14 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         channel.send("stopped")
     except TunerError as error:
-        channel.send("fault", kind=_family(error), name=type(error).__name__, text=str(error))
+        channel.send("fault", kind=family_of(error), name=type(error).__name__, text=str(error))
     except Exception as error:  # text and never the object: it may not survive the journey
         sys.stderr.write(shown_lines(traceback.format_exc(), ""))
         channel.send("fault", kind="fault", text=f"{type(error).__name__}: {error}")
     gc.freeze()  # as in the command: nothing is searched for cycles at the end
 
 
-def _family(error: TunerError) -> str:
+def family_of(error: TunerError) -> str:
     """Which kind of error the coordinator shall raise."""
     if isinstance(error, InputError):
         return "input"
@@ -63,7 +63,7 @@ def _family(error: TunerError) -> str:
     return "device" if isinstance(error, DeviceLost) else "paused"
 
 
-def _own_input() -> TextIO:
+def own_input() -> TextIO:
     """The standard input as a stream that user code does not see.
 
     A process that is forked here closes `sys.stdin` first, and would wait for ever for the thread that reads it.

@@ -83,7 +83,7 @@ class Workers:
         if not self.workers:
             self.relay = job.ledger.relay()
             self.workers = self.started(loaded, count)
-        coordinator = _Coordinator(job, listener, self.workers)
+        coordinator = Coordinator(job.ledger, job.row, loaded.machine, listener, self.workers)
         coordinator.others = _numerics_of(job, self.workers)
         try:
             for others in coordinator.others.values():
@@ -204,12 +204,14 @@ def num_processes(remaining: Remaining, device: torch.device) -> int:
     return count if remaining.seconds * (1.0 - 1.0 / count) > START_SECONDS[device.type] else 1
 
 
-class _Coordinator:
+class Coordinator:
     """Watches the workers on one study, from its task until none has anything left to do."""
 
-    def __init__(self, job: Job, listener: Listener, workers: Sequence[WorkerHandle]) -> None:
-        self.ledger, self.row = job.ledger, job.row
-        self.machine = job.workload.machine
+    def __init__(
+        self, ledger: Ledger, row: StudyRow, machine: Machine, listener: Listener, workers: Sequence[WorkerHandle]
+    ) -> None:
+        self.ledger, self.row = ledger, row
+        self.machine = machine
         self.listener = listener
         self.workers = workers
         self.others: dict[str | None, OtherNumerics] = {}  # by the device of a worker

@@ -394,11 +394,25 @@ class SecondTry(Conclusion):
     trials: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Launcher(Conclusion):
+    """The command that launched the newest study of a campaign, and whether it was still at work when it last told.
+
+    Workers that wait for more work read it: while a launcher is at work, more may come. worker: its process, by the
+    name that its claims have.
+    """
+
+    KIND: ClassVar[str] = "launcher"
+    ONLY_SAVES_TIME: ClassVar[bool] = True
+    worker: str
+    at_work: bool
+
+
 CONCLUSIONS: Mapping[str, type[Conclusion]] = {
     one.KIND: one
     for one in (
         RegimeVerdict, StudyProfile, FusionChoices, BudgetRecord, SweepConclusion, FinalScore, Retention, Adoption,
-        CurveStudies, FiniteValidation, LoopPromises, SecondTry, StabilityStudies, StageLeaks, StageStart,
+        CurveStudies, FiniteValidation, Launcher, LoopPromises, SecondTry, StabilityStudies, StageLeaks, StageStart,
         TrainingInputs,
     )
 }  # fmt: skip

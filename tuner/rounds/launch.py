@@ -10,6 +10,7 @@ import subprocess
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,7 @@ from tuner.design.identity import Identity
 from tuner.design.stages import named_in
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError, StudyChanged, TrialsFailed
+from tuner.errors import Interrupted, StorageError, StudyChanged, TrialsFailed, TunerError
 from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.inspection import inspect
@@ -54,13 +55,17 @@ def _unclaimed() -> None:
     """Leave the checkpoint folder to the backend, which claims the one it was given."""
 
 
+def _untold() -> None:
+    """Do not tell workers that a launch is at work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """What every part of the strategy works with: a campaign, where its records are, who trains, who watches.
 
     claim_folder: makes the checkpoint folder this storage's own; called before anything is written. of_file: the names
     of all campaigns of the study file. assumed_steps: updates that trials will probably inherit from an earlier stage,
-    while that is not trained.
+    while that is not trained. at_work: tells workers that a command launches studies.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Session:
     claim_folder: Callable[[], None] = _unclaimed
     assumed_steps: int = 0
     of_file: tuple[str, ...] = ()
+    at_work: Callable[[], None] = _untold
 
     @property
     def called(self) -> str:
@@ -223,6 +229,7 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
         retry(session, row)
     finished = _num_finished(session, row)
     if finished < study.num_trials:
+        session.at_work()
         _work_on(session, row, finished, today)
     else:
         session.job(row).delete_strays()  # a kill right after the last commit left what it had still to delete
@@ -309,7 +316,18 @@ def _work_on(session: Session, row: StudyRow, finished: int, today: Identity) ->
             session.backend.run(session.job(row), listener, session.stop)
     except TrialsFailed as error:
         raise TrialsFailed("\n  ".join([str(error), *listed(failures(session.ledger, [row]))])) from error
+    except Interrupted as error:
+        raise Interrupted(f"{error}{_words_left(session, row)}") from error
     _say_if_data_spoil(session, row)
+
+
+def _words_left(session: Session, row: StudyRow) -> str:
+    """How much of a study is left, after what was said of its interruption; "" where the database does not tell."""
+    with suppress(TunerError):
+        counts = session.ledger.state_counts(row.study_id)
+        left = counts[State.WAITING] + counts[State.RUNNING]
+        return f" ({left} of {sum(counts.values())} trials of {row.study.name} are left)"
+    return ""
 
 
 def _say_if_data_spoil(session: Session, row: StudyRow) -> None:

@@ -17,17 +17,22 @@ from tuner.design.stages import Stage
 from tuner.design.words import check_machine
 from tuner.errors import InputError, StorageError
 from tuner.execution.backend import Backend
+from tuner.execution.engines import check_share, parsed_engine
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
+from tuner.execution.on_engine import OnEngine, SeatPlan
+from tuner.execution.ray_engine import RayEngine
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
+from tuner.rounds.presence import LaunchPresence
 from tuner.rounds.round_lengths import likely_inherited
 from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
+from tuner.stores.places import StoredPath
 from tuner.training.inherited import StartWeights
 from tuner.training.settings import Profile
 
@@ -41,11 +46,12 @@ class SessionOptions:
     storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
     checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
-    where one was started before.
+    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun. engine: what
+    starts workers elsewhere, as --engine says it; cpus, gpus: for each of them.
     """
 
     storage: str | None = None
-    checkpoints: Path | None = None
+    checkpoints: StoredPath | None = None
     device: str | None = None
     threads: int = 1
     workers: int | None = None
@@ -57,6 +63,10 @@ class SessionOptions:
     allow_changed_code: bool = False
     allow_inexact: bool = False
     fork_server: ForkServer | None = None
+    claims_until: float | None = None
+    engine: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
 
 
 @contextmanager
@@ -89,7 +99,8 @@ def opened_session(
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
-        with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend:
+        presence = LaunchPresence(ledger, name)
+        with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend, presence:
             yield Session(
                 name,
                 campaign,
@@ -101,6 +112,7 @@ def opened_session(
                 claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
                 of_file=stage.of_file,
                 assumed_steps=likely_inherited(stage),
+                at_work=presence.begin,
             )
 
 
@@ -141,7 +153,7 @@ def _assumed_of(stage: Stage) -> str:
     return f", and its control of equal total steps with {words}"
 
 
-def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:
+def _machine(options: SessionOptions, root: StoredPath, quota: Quota | None) -> Machine:
     return Machine(
         root,
         device=options.device,
@@ -153,12 +165,23 @@ def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machin
         worker_count=1 if options.workers is None else options.workers or None,
         workers_per_gpu=options.workers_per_gpu,
         stall_seconds=options.stall_seconds,
+        claims_until=options.claims_until,
     )
 
 
 @contextmanager
 def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the session."""
+    if options.engine is not None:
+        choice = parsed_engine(options.engine)
+        check_share("--cpus", options.cpus)
+        check_share("--gpus", options.gpus)
+        plan = SeatPlan(options.workers or 0, options.cpus, options.gpus)
+        url = complete_url(options.storage or default_url())
+        with closing(OnEngine(url, RayEngine(choice.address), plan)) as on_engine:
+            on_engine.check(loaded.study_file)
+            yield on_engine
+        return
     if options.workers is None:
         yield InProcess()
         return

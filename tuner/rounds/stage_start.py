@@ -19,6 +19,7 @@ from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger, open_ledger
+from tuner.stores.places import StoredPath
 from tuner.training.checkpoints import KEPT_FILE, read_weights, weights_as_file
 from tuner.training.inherited import StartWeights, file_of_weights
 
@@ -34,8 +35,8 @@ class AskedStart:
 
     ledger: Ledger
     stage: Stage
-    root: Path
-    checkpoints: Path | None = None
+    root: StoredPath
+    checkpoints: StoredPath | None = None
 
     @property
     def name(self) -> str:
@@ -214,7 +215,7 @@ def _storage_of(stage: Stage, storage: str) -> str:
     return str(beside) if beside is not None and beside.is_file() else storage
 
 
-def _folder_with(asked: AskedStart, ledger: Ledger, kept: Checkpoint) -> Path:
+def _folder_with(asked: AskedStart, ledger: Ledger, kept: Checkpoint) -> StoredPath:
     """The checkpoint folder that has a file of the earlier stage: ours, or that of its storage."""
     given = [asked.checkpoints] if asked.checkpoints is not None else []
     if ledger is not asked.ledger:

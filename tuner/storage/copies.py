@@ -15,10 +15,11 @@ from tuner.security import make_private_folder
 from tuner.storage.folder_files import OWNER_FILE, checkpoint_names, difference, differences
 from tuner.storage.neighbours import neighbour_at
 from tuner.storage.owner_file import Owner, owner_or_none, write_owner
-from tuner.storage.ownership import Standing, look
+from tuner.storage.ownership import Standing, as_kept, look
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.store import Ledger
-from tuner.system import sync_folder
+from tuner.stores.places import ObjectPath, StoredPath
+from tuner.stores.writing import sync_folder, write_durably
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +32,18 @@ class FolderAdoption:
     storage shares its identity with another one, and gets a new one. needed: False where the folder is its own already.
     """
 
-    root: Path
-    source: Path | None
+    root: StoredPath
+    source: StoredPath | None
     owner: Owner | None
     there: tuple[CheckpointFile, ...] = ()
     elsewhere: tuple[CheckpointFile, ...] = ()
     lost: Mapping[str, str] | None = None
-    unknown: tuple[Path, ...] = ()
+    unknown: tuple[StoredPath, ...] = ()
     new_identity: bool = False
     needed: bool = True
 
 
-def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> FolderAdoption:
+def planned_adoption(ledger: Ledger, root: StoredPath, source: StoredPath | None) -> FolderAdoption:
     """How the storage would get the folder `root`. Reads every recorded file; writes nothing.
 
     Recorded files that are not in `root` are looked for in `source`. Raises StorageError where the folder has nothing
@@ -112,13 +113,12 @@ def bring_files(plan: FolderAdoption) -> None:
 def end_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """The storage is no copy any more; its default folder is the one that it has now."""
     if ledger.file is not None:
-        folder, root = ledger.file.parent.resolve(), plan.root.resolve()
-        ledger.choose_checkpoints(str(root.relative_to(folder) if root.is_relative_to(folder) else root))
+        ledger.choose_checkpoints(as_kept(plan.root, ledger.file.parent))
     failpoint("adopt-chosen")
     ledger.end_copy()
 
 
-def _is_settled(ledger: Ledger, root: Path) -> bool:
+def _is_settled(ledger: Ledger, root: StoredPath) -> bool:
     """Whether there is nothing to adopt: the folder is the storage's own."""
     try:
         return look(ledger, root).standing is Standing.OURS
@@ -126,7 +126,7 @@ def _is_settled(ledger: Ledger, root: Path) -> bool:
         return False
 
 
-def _shares_identity(ledger: Ledger, folder: Path) -> bool:
+def _shares_identity(ledger: Ledger, folder: StoredPath) -> bool:
     """Whether a folder belongs to our identity, and yet not to us: it is that of our original, or of a later state."""
     owner, here = owner_or_none(folder), ledger.identity()
     if here is None:
@@ -135,7 +135,7 @@ def _shares_identity(ledger: Ledger, folder: Path) -> bool:
 
 
 def _refuse_unknown_files(
-    ledger: Ledger, root: Path, owner: Owner | None, there: tuple[CheckpointFile, ...], has_files: bool
+    ledger: Ledger, root: StoredPath, owner: Owner | None, there: tuple[CheckpointFile, ...], has_files: bool
 ) -> None:
     """A folder is given away only to a copy of its owner, or to whose records name a file that is whole there."""
     here = ledger.identity()
@@ -159,8 +159,13 @@ def _refuse_training(ledger: Ledger, owner: Owner | None) -> None:
         )
 
 
-def _bring(source: Path, target: Path) -> None:
+def _bring(source: StoredPath, target: StoredPath) -> None:
     """One file under its new name, whole or not at all. A link is as good as a copy: files are never changed."""
+    if isinstance(source, ObjectPath) or isinstance(target, ObjectPath):
+        content = source.read_bytes()
+        write_durably(target, lambda file: file.write(content), replace=True)
+        sync_folder(target.parent)
+        return
     for made in make_private_folder(target.parent):
         sync_folder(made.parent)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -3,7 +3,6 @@
 What no record names is moved to the trash below the folder, never deleted, unless a worker of ours left it there.
 """
 
-import hashlib
 import os
 import re
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from tuner.records import FROZEN_FOLDER, GROUP_FOLDER
 from tuner.security import make_private_folder
 from tuner.storage.reading import CheckpointFile
+from tuner.stores.places import ObjectPath, StoredPath, lies_below, name_below, sha256_of
 
 OWNER_FILE = ".tuner-storage.json"
 TRASH = ".trash"
@@ -37,16 +37,22 @@ class Contents:
     foreign: tuple[str, ...]
 
 
-def checkpoint_names(root: Path) -> list[str]:
+def checkpoint_names(root: StoredPath) -> list[str]:
     """All files below a folder that are checkpoints by their names; the trash is left out, links are not followed."""
-    found = []
+    if isinstance(root, ObjectPath):
+        found = [path for path in root.below() if _is_checkpoint(path.parent.name, path.name)]
+        return sorted(name for path in found if not (name := name_below(path, root)).startswith(f"{TRASH}/"))
+    names: list[str] = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if name != TRASH]
         name = os.path.basename(folder)
-        if name == FROZEN_FOLDER or _TRIAL.fullmatch(name):
-            place = os.path.relpath(folder, root)
-            found += [f"{place}/{name}" for name in files if _NAME.fullmatch(name)]
-    return sorted(found)
+        place = os.path.relpath(folder, root)
+        names += [f"{place}/{file}" for file in files if _is_checkpoint(name, file)]
+    return sorted(names)
+
+
+def _is_checkpoint(folder: str, name: str) -> bool:
+    return bool((folder == FROZEN_FOLDER or _TRIAL.fullmatch(folder)) and _NAME.fullmatch(name))
 
 
 def sorted_out(names: Sequence[str], known: Iterable[CheckpointFile], fences: Mapping[str, int]) -> Contents:
@@ -73,12 +79,12 @@ def was_written_here(name: str, fences: Mapping[str, int]) -> bool:
     return found is not None and known is not None and int(found[1]) <= known
 
 
-def is_base(path: Path) -> bool:
+def is_base(path: StoredPath) -> bool:
     """Whether a file lies where those lie that several trials share: see `training.frozen`."""
     return path.parent.name == FROZEN_FOLDER
 
 
-def differences(root: Path, known: Iterable[CheckpointFile]) -> dict[str, str]:
+def differences(root: StoredPath, known: Iterable[CheckpointFile]) -> dict[str, str]:
     """Recorded files that are missing or not what was recorded, each with the reason. Reads all that are there."""
     wrong: dict[str, str] = {}
     for file in known:
@@ -88,45 +94,47 @@ def differences(root: Path, known: Iterable[CheckpointFile]) -> dict[str, str]:
     return wrong
 
 
-def difference(root: Path, file: CheckpointFile) -> str:
+def difference(root: StoredPath, file: CheckpointFile) -> str:
     """Why a file is not what was recorded; "" where it is."""
     path = root / file.path
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not lies_below(path, root):
         return "lies outside the folder"
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != file.num_bytes:
         return "has another size"
-    with path.open("rb") as opened:
-        return "" if hashlib.file_digest(opened, "sha256").hexdigest() == file.digest else "has another sha256"
+    return "" if sha256_of(path) == file.digest else "has another sha256"
 
 
-def new_trash(root: Path) -> Path:
+def new_trash(root: StoredPath) -> StoredPath:
     """The name of a folder in the trash that is not there yet."""
     name = time.strftime("%Y-%m-%d-%H%M%S", time.gmtime())
     taken = [root / TRASH / f"{name}{f'-{number}' if number else ''}" for number in range(1000)]
     return next(path for path in taken if not path.exists())
 
 
-def move_to_trash(root: Path, paths: Sequence[Path], trash: Path) -> list[Path]:
+def move_to_trash(root: StoredPath, paths: Sequence[StoredPath], trash: StoredPath) -> list[StoredPath]:
     """Move files below `root` to the same places below `trash`; returns those that could be moved.
 
     What cannot be moved stays: it costs room, and no trial.
     """
     moved = []
     for path in paths:
-        target = trash / path.relative_to(root)
+        target = trash / name_below(path, root)
         with suppress(OSError):
-            make_private_folder(target.parent)
-            path.rename(target)
+            if isinstance(path, Path) and isinstance(target, Path):
+                make_private_folder(target.parent)
+                path.rename(target)
+            elif isinstance(path, ObjectPath) and isinstance(target, ObjectPath):
+                path.rename(target)
             moved.append(path)
     return moved
 
 
-def total_bytes(paths: Iterable[Path]) -> int:
+def total_bytes(paths: Iterable[StoredPath]) -> int:
     """The size of files; of what is gone in the meantime: 0."""
     total = 0
     for path in paths:
         with suppress(OSError):
-            total += path.lstat().st_size
+            total += (path.lstat() if isinstance(path, Path) else path.stat()).st_size
     return total

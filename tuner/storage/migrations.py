@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, func, insert, inspect, select, text, update
 from sqlalchemy.schema import CreateColumn
 
-from tuner.errors import StorageError
+from tuner.errors import NoLedger, StorageError
 from tuner.shown import quoted
 from tuner.storage.backups import copy_sqlite
 from tuner.storage.dialects import DatabaseTime, lock_schema
@@ -93,7 +93,7 @@ def create_or_migrate(database: Database, *, create: bool) -> None:
         if version is not None:
             return version
         if not create:
-            raise StorageError(
+            raise NoLedger(
                 f"{database.safe_url} holds no Ledger yet; start a study there with `tuner launch`, "
                 "or give another --storage"
             )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.storage.identity import StorageSite
+from tuner.stores.places import StoredPath, root_beside
 
 _MAGIC = b"SQLite format 3\0"
 _QUERIES = (
@@ -77,12 +78,13 @@ def original_of(identity: str, recorded: StorageSite, here: Path) -> Neighbour |
     return None
 
 
-def others_that_name(names: Collection[str], root: Path, here: Path | None) -> list[Neighbour]:
+def others_that_name(names: Collection[str], root: StoredPath, here: Path | None) -> list[Neighbour]:
     """Storages next to a checkpoint folder, or next to ours, whose records also name one of its files.
 
     A storage that chose another folder does not count, nor do a backup and what a migration keeps.
     """
-    folders = dict.fromkeys([root.parent.resolve(), *([here.parent.resolve()] if here else [])])
+    beside = [root.parent.resolve()] if isinstance(root, Path) else []
+    folders = dict.fromkeys([*beside, *([here.parent.resolve()] if here else [])])
     ours = here.stat().st_ino if here else None
     found = []
     for file in (file for folder in folders for file in _files_in(folder)):
@@ -95,9 +97,9 @@ def others_that_name(names: Collection[str], root: Path, here: Path | None) -> l
     return found
 
 
-def _may_own(other: Neighbour, root: Path) -> bool:
+def _may_own(other: Neighbour, root: StoredPath) -> bool:
     """Whether this may be the folder of another storage: it chose it, or none yet."""
-    return other.checkpoints is None or (other.file.parent / other.checkpoints).resolve() == root.resolve()
+    return other.checkpoints is None or root_beside(other.file.parent, other.checkpoints).resolve() == root.resolve()
 
 
 def _files_in(folder: Path) -> list[Path]:

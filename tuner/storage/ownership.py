@@ -17,6 +17,8 @@ from tuner.storage.identity import StorageIdentity, StorageSite
 from tuner.storage.neighbours import original_of, others_that_name
 from tuner.storage.owner_file import Owner, folder_key, owner_or_none, read_owner, write_owner
 from tuner.storage.store import Ledger
+from tuner.stores.contact import check_writable
+from tuner.stores.places import StoredPath, parsed_root, root_beside
 
 _log = logging.getLogger(__name__)
 DEFAULT = "checkpoints"
@@ -43,7 +45,7 @@ _CLAIMABLE = (Standing.OURS, Standing.FREE, Standing.EARLIER, Standing.APART)
 class Look:
     """What was found in a folder, without writing anything; `text`: why it may not be claimed, and what to do."""
 
-    root: Path
+    root: StoredPath
     standing: Standing
     owner: Owner | None = None
     text: str = ""
@@ -54,7 +56,7 @@ class Look:
             raise StorageError(self.text)
 
 
-def folder_to_read(ledger: Ledger, given: Path | None) -> Path:
+def folder_to_read(ledger: Ledger, given: StoredPath | None) -> StoredPath:
     """The checkpoint folder for who only reads: the one given, the one chosen at the first launch, or the default.
 
     Raises StorageError for a server without a given folder.
@@ -68,14 +70,14 @@ def folder_to_read(ledger: Ledger, given: Path | None) -> Path:
     return next(ours, names[0])
 
 
-def allowed_folder(ledger: Ledger, given: Path | None) -> Path:
+def allowed_folder(ledger: Ledger, given: StoredPath | None) -> StoredPath:
     """The folder that `claimed_folder` would claim. Writes nothing. Raises StorageError where it would be refused."""
     found = _chosen(ledger, given)
     found.refuse()
     return found.root
 
 
-def claimed_folder(ledger: Ledger, given: Path | None) -> Path:
+def claimed_folder(ledger: Ledger, given: StoredPath | None) -> StoredPath:
     """The folder of this storage: from now on others are refused in it. Raises StorageError, Paused.
 
     The first one that is given, or chosen at the first launch, is kept as the default of an SQLite file: without a
@@ -84,11 +86,12 @@ def claimed_folder(ledger: Ledger, given: Path | None) -> Path:
     while True:
         found = _chosen(ledger, given)
         found.refuse()
+        check_writable(found.root)
         if _claimed(ledger, found):
             break
     here = ledger.identity()
     if ledger.folder is not None and here is not None and here.checkpoints is None:
-        ledger.choose_checkpoints(_as_kept(found.root, ledger.folder))
+        ledger.choose_checkpoints(as_kept(found.root, ledger.folder))
     missing = len(ledger.checkpoint_files()) if found.standing is Standing.FREE else 0
     if missing:
         _log.warning(
@@ -99,13 +102,15 @@ def claimed_folder(ledger: Ledger, given: Path | None) -> Path:
     return found.root
 
 
-def _as_kept(root: Path, beside: Path) -> str:
+def as_kept(root: StoredPath, beside: Path) -> str:
     """A folder as it is kept: relative to that of the SQLite file where it lies below, so that both can be moved."""
+    if not isinstance(root, Path):
+        return str(root)
     whole, base = root.resolve(), beside.resolve()
     return str(whole.relative_to(base)) if whole.is_relative_to(base) else str(whole)
 
 
-def ensure_claimed(ledger: Ledger, root: Path) -> str:
+def ensure_claimed(ledger: Ledger, root: StoredPath) -> str:
     """Claim a folder unless this storage claimed it before; returns the storage's identity. Raises StorageError."""
     owner, here = read_owner(root), ledger.identity()  # in this order: the folder never counts further than the storage
     if owner is not None and here is not None and _is_settled(owner, here) and owner.site.same(ledger.site()):
@@ -115,7 +120,7 @@ def ensure_claimed(ledger: Ledger, root: Path) -> str:
     return here.identity if here else ""
 
 
-def refuse_if_lost(root: Path, identity: str) -> None:
+def refuse_if_lost(root: StoredPath, identity: str) -> None:
     """Raise StorageError when a folder that was claimed is another storage's in the meantime."""
     owner = owner_or_none(root)  # what cannot be read now may be a hiccup of the disk
     if owner is not None and owner.identity != identity:
@@ -125,7 +130,7 @@ def refuse_if_lost(root: Path, identity: str) -> None:
         )
 
 
-def whose_folder(ledger: Ledger, root: Path) -> str:
+def whose_folder(ledger: Ledger, root: StoredPath) -> str:
     """Words for who reads a folder that this storage may not claim; "" where it may."""
     try:
         return look(ledger, root).text
@@ -133,7 +138,7 @@ def whose_folder(ledger: Ledger, root: Path) -> str:
         return str(error)
 
 
-def look(ledger: Ledger, root: Path) -> Look:
+def look(ledger: Ledger, root: StoredPath) -> Look:
     """What a storage and a folder are to each other; writes nothing."""
     owner, here = read_owner(root), ledger.identity()
     if owner is not None and here is not None and _is_half_apart(ledger, root, owner, here):
@@ -147,13 +152,13 @@ def look(ledger: Ledger, root: Path) -> Look:
     return _look_at_same_identity(ledger, root, owner, here)
 
 
-def contents_of(ledger: Ledger, root: Path) -> Contents:
+def contents_of(ledger: Ledger, root: StoredPath) -> Contents:
     """Whose the checkpoint files of a folder are. The files are listed before the records are read."""
     names = checkpoint_names(root)
     return sorted_out(names, ledger.checkpoint_files(), ledger.fences_by_folder() if names else {})
 
 
-def _chosen(ledger: Ledger, given: Path | None) -> Look:
+def _chosen(ledger: Ledger, given: StoredPath | None) -> Look:
     """The folder given, or the first default that is ours or can be; of a storage that has files, the first."""
     if given is not None:
         return look(ledger, given)
@@ -166,7 +171,7 @@ def _chosen(ledger: Ledger, given: Path | None) -> Look:
     return look(ledger, last)
 
 
-def _default_names(ledger: Ledger, here: StorageIdentity | None) -> list[Path]:
+def _default_names(ledger: Ledger, here: StorageIdentity | None) -> list[StoredPath]:
     """Default folders next to the SQLite file, the preferred one first."""
     if ledger.file is None:
         raise StorageError(
@@ -174,7 +179,7 @@ def _default_names(ledger: Ledger, here: StorageIdentity | None) -> list[Path]:
             "every worker sees"
         )
     if here is not None and here.checkpoints is not None:
-        return [ledger.file.parent / here.checkpoints]
+        return [root_beside(ledger.file.parent, here.checkpoints)]
     own = f"{DEFAULT}-{plain_name(ledger.file.stem)}"
     names = [DEFAULT, own, f"{own}-{here.identity[:8]}"] if here else [DEFAULT]
     return [ledger.file.parent / name for name in names]
@@ -203,7 +208,7 @@ def _part(ledger: Ledger, owner: Owner) -> None:
     ledger.end_copy()
 
 
-def _is_half_apart(ledger: Ledger, root: Path, owner: Owner, here: StorageIdentity) -> bool:
+def _is_half_apart(ledger: Ledger, root: StoredPath, owner: Owner, here: StorageIdentity) -> bool:
     """Whether a command was killed while it took storage and folder, both copies, apart from their originals.
 
     By then the storage has a new identity, and the folder still has that of the original, whose folder is another.
@@ -219,7 +224,7 @@ def _is_settled(owner: Owner, here: StorageIdentity) -> bool:
     return owner.identity == here.identity and here.copy_of is None and owner.generation <= here.generation
 
 
-def _look_at_same_identity(ledger: Ledger, root: Path, owner: Owner, here: StorageIdentity) -> Look:
+def _look_at_same_identity(ledger: Ledger, root: StoredPath, owner: Owner, here: StorageIdentity) -> Look:
     site = ledger.site()
     if not owner.site.same(site):
         is_copied = owner.folder_key != folder_key(root)
@@ -249,11 +254,11 @@ def _original(ledger: Ledger, owner: Owner, site: StorageSite) -> bool:
 
 def _is_there(owner: Owner) -> bool:
     """Whether the folder that a copied owner file speaks of is still there, and has the same owner."""
-    original = owner_or_none(Path(owner.folder))
+    original = owner_or_none(parsed_root(owner.folder))
     return original is not None and original.identity == owner.identity
 
 
-def _look_at_unowned(ledger: Ledger, root: Path) -> Look:
+def _look_at_unowned(ledger: Ledger, root: StoredPath) -> Look:
     contents = contents_of(ledger, root)
     if not any((contents.named, contents.left, contents.foreign)):
         return Look(root, Standing.FREE)
@@ -268,7 +273,7 @@ def _adopt(ledger: Ledger) -> str:
     return shlex.join([*ADOPT.split(), *(("--storage", str(ledger.file)) if ledger.file else ())])
 
 
-def _taken_text(ledger: Ledger, root: Path, owner: Owner, here: StorageIdentity) -> str:
+def _taken_text(ledger: Ledger, root: StoredPath, owner: Owner, here: StorageIdentity) -> str:
     return (
         f"the checkpoint folder {root} belongs to the storage {owner.site.address} (identity {owner.identity[:8]}), "
         f"and this is {ledger.safe_url} (identity {here.identity[:8]}): a folder belongs to one storage, because two "
@@ -277,7 +282,7 @@ def _taken_text(ledger: Ledger, root: Path, owner: Owner, here: StorageIdentity)
     )
 
 
-def _copy_text(ledger: Ledger, root: Path, owner: Owner | None, here: StorageIdentity | None) -> str:
+def _copy_text(ledger: Ledger, root: StoredPath, owner: Owner | None, here: StorageIdentity | None) -> str:
     how = "is a copy of another storage"
     if here is None:
         how = "was restored from a dump, and so is a copy of another storage"
@@ -300,7 +305,7 @@ def _copy_text(ledger: Ledger, root: Path, owner: Owner | None, here: StorageIde
     )
 
 
-def _older_text(ledger: Ledger, root: Path, why: str) -> str:
+def _older_text(ledger: Ledger, root: StoredPath, why: str) -> str:
     return (
         f"the storage {ledger.safe_url} is older than its checkpoint folder {root}, as if a backup had been put back: "
         f"{why}. To go on with this state: `{_adopt(ledger)}` says what will happen, and does it with "
@@ -308,7 +313,7 @@ def _older_text(ledger: Ledger, root: Path, why: str) -> str:
     )
 
 
-def _unclear_text(ledger: Ledger, root: Path, contents: Contents, others: list[str]) -> str:
+def _unclear_text(ledger: Ledger, root: StoredPath, contents: Contents, others: list[str]) -> str:
     if others and contents.named:
         why = f"the records of {' and of '.join([ledger.safe_url, *others])} name files in it"
     elif others:

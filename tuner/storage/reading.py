@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, or_, select
 
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
@@ -27,7 +27,8 @@ from tuner.records import (
 from tuner.records.conclusions import StageStart
 from tuner.shown import quoted
 from tuner.storage.codec import conclusion_from, groups_from, point_from, schedule_from, steps_from
-from tuner.storage.schema import checkpoint, checkpoint_file, conclusion, measurement, metric, trial
+from tuner.storage.dialects import DatabaseTime
+from tuner.storage.schema import campaign, checkpoint, checkpoint_file, conclusion, measurement, metric, study, trial
 from tuner.storage.stored_values import MOST_STEPS, refuse_strange, restored
 
 T = TypeVar("T")
@@ -244,6 +245,61 @@ def count_states(connection: Connection, study_id: int) -> dict[State, int]:
     known = {state: counted.pop(state.value, 0) for state in State}
     known[State.FAILED] += sum(counted.values())  # a state that there is not: the trial is unreadable
     return known
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLeft:
+    """A study, and what is left of it.
+
+    free: whether a claim may get a trial: one waits, or the lease of one is over. running: whether somebody holds one.
+    """
+
+    campaign: str
+    study_id: int
+    name: str
+    free: bool
+    running: bool
+
+
+def studies_left(connection: Connection, campaigns: Collection[str]) -> list[StudyLeft]:
+    """The studies of some campaigns in the order of their start; campaigns that are not recorded have none."""
+    rows = connection.execute(_left(campaigns))
+    return [StudyLeft(name, study_id, of, bool(free), bool(held)) for name, study_id, of, free, held in rows]
+
+
+def _left(campaigns: Collection[str]) -> Select[Any]:
+    """One look into the index for each state of each study: how many trials have ended makes no difference."""
+
+    def some(*kind: ColumnElement[bool]) -> ColumnElement[bool]:
+        return exists().where(trial.c.study_id == study.c.id, *kind)
+
+    running = trial.c.state == State.RUNNING.value
+    held, over = trial.c.lease_until >= DatabaseTime(), trial.c.lease_until < DatabaseTime()
+    free = or_(some(trial.c.state == State.WAITING.value), some(running, over))
+    columns = (campaign.c.name, study.c.id, study.c.name, free.label("free"), some(running, held).label("running"))
+    query = select(*columns).join(campaign, campaign.c.id == study.c.campaign_id)
+    return query.where(campaign.c.name.in_(sorted(set(campaigns)))).order_by(study.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProgress:
+    """How far a trial is, without its curves and files. finished: when it ended, by the clock of the database."""
+
+    number: int
+    state: State
+    step: int
+    fence: int
+    finished: float | None
+
+
+def trials_in_progress(connection: Connection, study_id: int, since: float) -> list[TrialProgress]:
+    """The trials that run, and those that ended at this time of the database or later."""
+    ended = trial.c.finished >= since
+    running = trial.c.state == State.RUNNING.value
+    columns = (trial.c.number, trial.c.state, trial.c.step, trial.c.fence, trial.c.finished)
+    query = select(*columns).where(trial.c.study_id == study_id, or_(running, ended)).order_by(trial.c.number)
+    rows: Iterable[Row[Any]] = connection.execute(query)
+    return [TrialProgress(row.number, _state(row), row.step, row.fence, row.finished) for row in rows]
 
 
 def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:

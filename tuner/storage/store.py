@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError
+from tuner.errors import NoLedger, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import (
     CheckpointKind,
@@ -36,7 +36,7 @@ from tuner.storage.identity import StorageIdentity, StorageSite
 from tuner.storage.liveness import dead_workers
 from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
-from tuner.storage.reading import CheckpointFile
+from tuner.storage.reading import CheckpointFile, StudyLeft
 from tuner.storage.recording import insert_finished
 from tuner.storage.relay import Relay, opened_relay
 from tuner.storage.studies import LaunchRow, StudyRow
@@ -75,7 +75,7 @@ def _prepare_file(file: Path, create: bool) -> None:
             f"it back (mv {saved[-1]} {file}); or delete it, to begin with nothing"
         )
     if not create and not file.is_file():
-        raise StorageError(
+        raise NoLedger(
             f"there is no storage at {file}; `tuner launch` creates it, --storage or TUNER_STORAGE names another"
         )
     refuse_network(file)
@@ -441,6 +441,17 @@ class Ledger:
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
         return self._database.glance(lambda connection: reading.count_states(connection, study_id))
+
+    def studies_left(self, campaigns: Collection[str]) -> list[StudyLeft]:
+        """The studies of some campaigns in the order of their start, each with whether anything of it is left.
+
+        One statement, which costs the same however many trials have ended. A campaign that is not there has none.
+        """
+        return self._database.glance(lambda connection: reading.studies_left(connection, campaigns))
+
+    def progress(self, study_id: int, since: float = 0.0) -> list[reading.TrialProgress]:
+        """The trials that run, and those that ended at this time of the database or later; one short read."""
+        return self._database.read(lambda connection: reading.trials_in_progress(connection, study_id, since))
 
     def first_start(self, study_id: int) -> float | None:
         """When the first trial of a study was started, in seconds since 1970; None where that was not recorded."""

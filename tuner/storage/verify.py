@@ -3,14 +3,13 @@
 Nothing here loads a checkpoint; files are read as bytes and compared with what the Ledger says about them.
 """
 
-import hashlib
 import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from tuner.design.hyperparameters import Choice, Domain, Range, Value
 from tuner.design.identity import was_told
@@ -25,10 +24,12 @@ from tuner.storage.curves import Measurements
 from tuner.storage.folder_files import difference, is_base, move_to_trash, new_trash, was_written_here
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.stores.places import StoredPath, files_below, lies_below, name_below, sha256_of
 
 _log = logging.getLogger(__name__)
 Points = list[tuple[int, float]]  # (step, value)
 Curve = dict[str, Points]  # by metric
+Digests = dict[StoredPath, str]
 _HAS_A_REASON = (State.INFEASIBLE, State.FAILED)
 
 
@@ -39,15 +40,15 @@ class Problem:
     trial: int | None
     kind: str
     text: str
-    stray: Path | None = None
+    stray: StoredPath | None = None
 
 
-def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
+def study_problems(ledger: Ledger, row: StudyRow, root: StoredPath, place: str) -> list[Problem]:
     """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
     records = ledger.trials(row.study_id)
     told = was_told(row.identity)  # by a script: no files are kept, and other metrics may have fewer values
     thinned = told or _is_thinned(ledger, row)
-    digests: dict[Path, str] = {}  # each file is read once, however many trials share it
+    digests: Digests = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
     found = [Problem(None, "database", text) for text in (*ledger.damage(), *ledger.unreadable_rows(row))]
     if len(records) < row.study.num_trials:
@@ -78,7 +79,7 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
     return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
 
 
-def _start_problems(ledger: Ledger, row: StudyRow, root: Path) -> Iterator[Problem]:
+def _start_problems(ledger: Ledger, row: StudyRow, root: StoredPath) -> Iterator[Problem]:
     """The weights of an earlier stage are there as they were copied."""
     for file in ledger.start_files(row.study_id):
         wrong = difference(root, file)
@@ -94,40 +95,39 @@ def _is_thinned(ledger: Ledger, row: StudyRow) -> bool:
         return True
 
 
-def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[Path]:
+def stray_files(ledger: Ledger, study_id: int, root: StoredPath, place: str) -> list[StoredPath]:
     """Files that no checkpoint names and none ever will: a worker was killed between its commit and its clean-up.
 
     The files are listed before the Ledger is read: what is there already, and is not of a running trial, can
     only become anybody's under the fence of a later claim, and then its name would be another.
     """
     folder = root / place
-    inside = folder.is_dir() and folder.resolve().is_relative_to(root.resolve())
-    files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()) if inside else []
-    files = [path for path in files if not _is_of_a_loop(path.relative_to(folder))]
+    files = files_below(folder) if lies_below(folder, root) else []
+    files = [path for path in files if not _is_of_a_loop(PurePosixPath(name_below(path, folder)))]
     if not _unknown(files, ledger, root):
         return []  # as nearly always, and found without reading every trial
     running = {f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING}
     return [path for path in _unknown(files, ledger, root) if not _is_in_use(path, running)]
 
 
-def _is_of_a_loop(path: Path) -> bool:
+def _is_of_a_loop(path: PurePosixPath) -> bool:
     """Whether a loop wrote this file, relative to the study's folder, into the folder that its trial gave it."""
     return len(path.parts) > 2 and path.parts[0].startswith("trial-") and path.parts[1] == LOOP_FOLDER
 
 
-def _unknown(files: Sequence[Path], ledger: Ledger, root: Path) -> list[Path]:
+def _unknown(files: Sequence[StoredPath], ledger: Ledger, root: StoredPath) -> list[StoredPath]:
     known = {file.path for file in ledger.checkpoint_files()}
-    return [path for path in files if str(path.relative_to(root)) not in known]
+    return [path for path in files if name_below(path, root) not in known]
 
 
-def _is_in_use(path: Path, running: Collection[str]) -> bool:
+def _is_in_use(path: StoredPath, running: Collection[str]) -> bool:
     """Whether a trial that runs may be about to name this file: its own, or one that several share."""
     shared = is_base(path) or path.parent.name.startswith(GROUP_FOLDER)
     return path.parent.name in running or (bool(running) and shared)
 
 
 @contextmanager
-def strays_held(ledger: Ledger, root: Path, places: Mapping[int, str]) -> Iterator[list[Path]]:
+def strays_held(ledger: Ledger, root: StoredPath, places: Mapping[int, str]) -> Iterator[list[StoredPath]]:
     """The stray files of studies, by id with their places, to be deleted or moved within.
 
     A trial that is claimed in this moment might begin to need a file of frozen parameters that lies there already: no
@@ -141,15 +141,15 @@ def strays_held(ledger: Ledger, root: Path, places: Mapping[int, str]) -> Iterat
         yield _strays_of(ledger, root, places)
 
 
-def _strays_of(ledger: Ledger, root: Path, places: Mapping[int, str]) -> list[Path]:
+def _strays_of(ledger: Ledger, root: StoredPath, places: Mapping[int, str]) -> list[StoredPath]:
     return [path for study_id, place in places.items() for path in stray_files(ledger, study_id, root, place)]
 
 
-def clear_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
+def clear_strays(ledger: Ledger, study_id: int, root: StoredPath, place: str) -> int:
     """Delete what workers of this storage left behind, and move all else to the trash; returns how many files."""
     with strays_held(ledger, root, {study_id: place}) as strays:
         fences = ledger.fences_by_folder() if strays else {}
-        left = [path for path in strays if was_written_here(path.relative_to(root).as_posix(), fences)]
+        left = [path for path in strays if was_written_here(name_below(path, root), fences)]
         for path in left:
             with suppress(OSError):  # it costs room, and no trial
                 path.unlink()
@@ -230,7 +230,7 @@ def _stopping_problems(study: Study, record: TrialRecord, measured: Points) -> I
         yield Problem(record.number, "state", f"complete at step {record.step}, and {words}")
 
 
-def _base_problems(records: Sequence[TrialRecord], root: Path, digests: dict[Path, str]) -> Iterator[Problem]:
+def _base_problems(records: Sequence[TrialRecord], root: StoredPath, digests: Digests) -> Iterator[Problem]:
     """What is wrong with the files that checkpoints need besides their own, each with how many trials need it."""
     bases = {(kept.base, record.number) for record in records for kept in record.checkpoints if kept.base is not None}
     users = Counter(base for base, _ in bases)
@@ -241,14 +241,14 @@ def _base_problems(records: Sequence[TrialRecord], root: Path, digests: dict[Pat
             yield Problem(None, "file", f"{text}; {needed}, and {again}")
 
 
-def _file_problems(root: Path, kept: Checkpoint | BaseFile, whose: str, digests: dict[Path, str]) -> Iterator[str]:
+def _file_problems(root: StoredPath, kept: Checkpoint | BaseFile, whose: str, digests: Digests) -> Iterator[str]:
     path = root / kept.file
     try:
         path.resolve().is_file()
     except (OSError, ValueError) as error:  # a name that no file can have
         yield f"{whose} {quoted(kept.file)} cannot be looked at: {error!s:.80}"
         return
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not lies_below(path, root):
         yield f"{kept.file} lies outside the checkpoint folder {root}"
     elif not path.is_file():
         yield f"{whose} {path} is missing"
@@ -267,10 +267,9 @@ def _curves(measured: Measurements) -> defaultdict[int, Curve]:
     return curves
 
 
-def _sha256(path: Path, known: dict[Path, str]) -> str:
+def _sha256(path: StoredPath, known: Digests) -> str:
     if path not in known:
-        with path.open("rb") as file:
-            known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        known[path] = sha256_of(path)
     return known[path]
 
 

@@ -13,6 +13,7 @@ from tuner.adapters.files import merged_weights, peft_adapter
 from tuner.errors import InputError, StorageError
 from tuner.records import Checkpoint
 from tuner.security import make_private_folder
+from tuner.stores.places import StoredPath
 from tuner.training.checkpoints import ExportedWeights, frozen_names, read_weights, write_weights_to
 from tuner.training.extra_state import is_bytes
 from tuner.training.tensor_digests import digest_of_tensors
@@ -23,7 +24,7 @@ _OF_ENCODER = ("self_attn.in_proj_weight", "linear1.weight", "linear2.weight", "
 _TENSORS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
 
 
-def export_as(root: Path, checkpoint: Checkpoint, target: Path, form: ExportForm) -> ExportedWeights:
+def export_as(root: StoredPath, checkpoint: Checkpoint, target: Path, form: ExportForm) -> ExportedWeights:
     """Write the weights of a best checkpoint whose model has adapters.
 
     "merged": a safetensors file with the names of the base, adapters added to its weights. "peft": a new folder

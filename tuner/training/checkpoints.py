@@ -1,7 +1,7 @@
 """Checkpoint files: written so that a kill leaves the old or the new one, and read only when they are intact.
 
-Order of a commit (R18, R22): temporary file, fsync, rename, fsync of the folder, and only then the pointer
-in the Ledger; older files are deleted after that. A file is read only when its sha256 is the recorded one, and
+Order of a commit (R18, R22): the file, or the object, is there whole and durably (`stores.writing`), and only then the
+pointer in the Ledger; older files are deleted after that. A file is read only when its sha256 is the recorded one, and
 with `weights_only=True`: no code ever comes out of a checkpoint.
 """
 
@@ -9,10 +9,8 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
-import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,14 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from tuner import system
 from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import BaseFile, Checkpoint, CheckpointKind, PrefixKey
 from tuner.security import make_private_folder
+from tuner.stores import tidying
+from tuner.stores.digesting import Write
+from tuner.stores.places import StoredPath, files_in, lies_below
+from tuner.stores.writing import sync_folder, write_durably
 from tuner.training.extra_state import is_bytes, value_of
 from tuner.training.left_out import PartedWeights, base_named_by, frozen_in, header_of, left_out_of, whole_state
 from tuner.training.stacked_states import state_of_member
@@ -42,7 +43,7 @@ class CheckpointFolder:
     overwrite a file of its successor nor sweep it.
     """
 
-    root: Path
+    root: StoredPath
     place: str
     fence: int = 0
 
@@ -80,7 +81,8 @@ class CheckpointFolder:
         `number`: of the trial that we own; others may write the same file at the same time.
         """
         path = self._inside(f"{self.place}/{name}")
-        written = write_durably(path, lambda file: file.write(content), f"{number:05d}{self.fence:05d}")
+        writer = f"{number:05d}{self.fence:05d}"
+        written = write_durably(path, lambda file: file.write(content), writer, replace=True)
         sync_folder(path.parent)
         return BaseFile(f"{self.place}/{name}", written.digest, written.num_bytes)
 
@@ -92,7 +94,7 @@ class CheckpointFolder:
         self,
         kind: CheckpointKind,
         step: int,
-        write: Callable[["DigestingFile"], object],
+        write: Write,
         value: float | None,
         *,
         followed: bool = False,
@@ -104,7 +106,7 @@ class CheckpointFolder:
             sync_folder(path.parent)
         return Checkpoint(kind, step, name, written.digest, written.num_bytes, value)
 
-    def _inside(self, name: str) -> Path:
+    def _inside(self, name: str) -> StoredPath:
         path = self.root / name
         if not is_inside(path.parent, self.root):
             raise StorageError(f"{self.root / self.place} leads out of the checkpoint folder; remove the link there")
@@ -112,8 +114,18 @@ class CheckpointFolder:
 
     def remove(self, written: Collection[Checkpoint], *, but: Collection[Checkpoint]) -> None:
         """Delete our own files of a commit that was refused."""
-        for file in {checkpoint.file for checkpoint in written} - {checkpoint.file for checkpoint in but}:
-            (self.root / file).unlink(missing_ok=True)
+        tidying.remove(self.root, {one.file for one in written} - {one.file for one in but})
+
+    def forget(self, named: Collection[Checkpoint], keep: Collection[str]) -> None:
+        """Delete what a commit has made superfluous: of `named`, which it knew before, and in a folder all of ours.
+
+        Objects are deleted while training goes on, and by name: a list of them costs as much as their deletion.
+        """
+        if isinstance(self.root, Path):
+            self.sweep(keep)
+            return
+        ours = {one.file for one in named if one.file.rpartition("/")[0] == self.place}
+        tidying.remove(self.root, ours - set(keep))
 
     def sweep(self, keep: Collection[str]) -> None:
         """Delete what we and killed predecessors left behind; `keep` are the names the Ledger knows.
@@ -121,9 +133,14 @@ class CheckpointFolder:
         What cannot be deleted is left for the next time: it costs room, and no trial.
         """
         folder = self.root / self.place
-        if not folder.is_dir() or not is_inside(folder, self.root):
+        if not is_inside(folder, self.root):
             return
-        for path in folder.iterdir():
+        try:
+            files = list(files_in(folder))
+        except OSError as error:
+            logger.warning("cannot list %s: %s", folder, error)
+            return
+        for path in files:
             fence = _fence_of(path.name)
             if fence is not None and fence <= self.fence and f"{self.place}/{path.name}" not in keep:
                 failpoint("sweep")
@@ -194,7 +211,7 @@ class ExportedWeights:
     files: tuple[str, ...] = ()
 
 
-def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> ExportedWeights:
+def export_weights(root: StoredPath, checkpoint: Checkpoint, target: Path) -> ExportedWeights:
     """Write the weights of a best checkpoint to `target`, for any tool to load.
 
     What a safetensors file cannot hold (extra state of a module, sparse tensors) is written next to it with torch's own
@@ -207,7 +224,7 @@ def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported
         return _export_files(files, target.with_suffix("") if target.suffix == ".safetensors" else target)
     if checkpoint.base is None and not any(map(is_bytes, weights.values())):
         make_private_folder(target.parent)
-        shutil.copyfile(root / checkpoint.file, target)
+        target.write_bytes((root / checkpoint.file).read_bytes())
         return ExportedWeights(target, weights)
     return write_weights_to(weights, target)
 
@@ -279,7 +296,7 @@ def _on_their_own(value: Any) -> Any:
     return [_on_their_own(item) for item in value] if isinstance(value, list) else value
 
 
-def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+def read_state(root: StoredPath, checkpoint: Checkpoint) -> dict[str, Any]:
     """Load a training state. Raises CorruptCheckpoint when the file is missing, damaged or not what was recorded."""
     content, base = _verified(root, checkpoint.file, checkpoint.digest), _base_of(root, checkpoint)
     try:
@@ -290,7 +307,7 @@ def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} is no training state: {error}") from error
 
 
-def read_weights(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def read_weights(root: StoredPath, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Load the weights of a best checkpoint. Raises CorruptCheckpoint."""
     content, base = _verified(root, checkpoint.file, checkpoint.digest), _base_of(root, checkpoint)
     try:
@@ -299,17 +316,17 @@ def read_weights(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} holds no weights: {error}") from error
 
 
-def frozen_names(root: Path, checkpoint: Checkpoint) -> list[str]:
+def frozen_names(root: StoredPath, checkpoint: Checkpoint) -> list[str]:
     """The names of the parameters of a best checkpoint that were not trained. Raises CorruptCheckpoint."""
     return frozen_in(_verified(root, checkpoint.file, checkpoint.digest))
 
 
-def is_inside(path: Path, root: Path) -> bool:
+def is_inside(path: StoredPath, root: StoredPath) -> bool:
     """Whether a path stays below a folder, links followed."""
-    return path.resolve().is_relative_to(root.resolve())
+    return lies_below(path, root)
 
 
-def _base_of(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def _base_of(root: StoredPath, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The frozen parameters that a checkpoint leaves out. Raises CorruptCheckpoint."""
     if checkpoint.base is None:
         return {}
@@ -320,7 +337,7 @@ def _base_of(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         raise CorruptCheckpoint(f"{root / checkpoint.base.file} holds no frozen parameters: {error}") from error
 
 
-def _verified(root: Path, file: str, digest: str) -> bytes:
+def _verified(root: StoredPath, file: str, digest: str) -> bytes:
     path = root / file
     if not is_inside(path, root):
         raise CorruptCheckpoint(f"checkpoint {file!r} lies outside the checkpoint folder {root}")
@@ -332,74 +349,6 @@ def _verified(root: Path, file: str, digest: str) -> bytes:
     if found != digest:
         raise CorruptCheckpoint(f"checkpoint {path} is damaged: sha256 {found[:12]}, recorded {digest[:12]}")
     return content
-
-
-class DigestingFile(io.FileIO):
-    """A new file that is written from its beginning to its end, and digested on the way.
-
-    A full disk is kept as `fault` and not raised: torch's writer in C++, which calls us, would hide it in another
-    error, and a full disk must be known as one.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "wb", opener=_without_links)
-        self.num_bytes = 0
-        self.fault: OSError | None = None
-        self._sha256 = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of what was written so far."""
-        return self._sha256.hexdigest()
-
-    def write(self, content: Any, /) -> int:
-        """Write all of it: the operating system may take less at a time."""
-        whole = left = memoryview(content).cast("B")
-        try:
-            while left and self.fault is None:
-                left = left[super().write(left) :]
-        except OSError as error:
-            self.fault = error
-        self._sha256.update(whole)
-        self.num_bytes += len(whole)
-        return len(whole)
-
-
-def _without_links(path: str, flags: int) -> int:
-    """Open a file for its owner only, and not what a link of its name points to."""
-    return os.open(path, flags | system.NO_LINKS, 0o600)
-
-
-def write_durably(path: Path, write: Callable[[DigestingFile], object], digits: str = "") -> DigestingFile:
-    """Write a file so that after any crash there is the old content or the new, never a part.
-
-    Which of them is decided by `sync_folder`. Returns the closed file, which knows its digest and size. `digits` tell
-    apart who writes it at the same time: two machines may have a process of the same id.
-    """
-    for made in make_private_folder(path.parent):
-        sync_folder(made.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{digits}.tmp")
-    try:
-        with DigestingFile(temporary) as written:
-            failpoint("ck-open")
-            write(written)
-            if written.fault is not None:
-                raise written.fault
-            failpoint("ck-written")
-            os.fsync(written.fileno())
-        failpoint("ck-synced")
-        temporary.replace(path)
-        failpoint("ck-renamed")
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return written
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable: from now on its new files are there after any crash."""
-    system.sync_folder(path)
-    failpoint("ck-dirsynced")
 
 
 def canonical_digest(state: Any) -> str:

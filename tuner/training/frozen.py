@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
 
 from tuner.records import FROZEN_FOLDER, BaseFile, Checkpoint
+from tuner.stores.places import StoredPath
 from tuner.training.checkpoints import CheckpointFolder, weights_as_file, weights_in
 from tuner.training.copy_on_write import address, pieces, same_bits, shown_elsewhere, shown_whole
 from tuner.training.extra_state import is_plain
@@ -37,7 +37,7 @@ class _Written:
 
     file: BaseFile
     names: frozenset[str]
-    path: Path
+    path: StoredPath
     seen: tuple[int, ...]
 
     def is_there(self) -> bool:
@@ -195,7 +195,7 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
     return tensor.device, address(tensor), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _seen(path: Path) -> tuple[int, ...]:
+def _seen(path: StoredPath) -> tuple[int, ...]:
     """What changes when a file is written again; nothing for one that is not there."""
     with suppress(OSError):
         status = path.stat()
@@ -204,7 +204,7 @@ def _seen(path: Path) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, seen: tuple[int, ...]) -> tuple[tuple[str, int], dict[str, str]] | None:
+def _read(path: StoredPath, seen: tuple[int, ...]) -> tuple[tuple[str, int], dict[str, str]] | None:
     """Digest and size of a base file, and the digests of its tensors; None for what cannot be read as one.
 
     Once for each state of a file (`seen`): all trials that a process trains share it.
@@ -218,6 +218,6 @@ def _read(path: Path, seen: tuple[int, ...]) -> tuple[tuple[str, int], dict[str,
     return found, {name: digest_of(tensor) for name, tensor in tensors.items()}
 
 
-def base_folder(root: Path, place: str, fence: int) -> CheckpointFolder:
+def base_folder(root: StoredPath, place: str, fence: int) -> CheckpointFolder:
     """The folder of a study's base files; `place` is the study's."""
     return CheckpointFolder(root, f"{place}/{FROZEN_FOLDER}", fence)

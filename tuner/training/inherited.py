@@ -23,8 +23,11 @@ from tuner.design.names import Name
 from tuner.design.stages import START_FROM
 from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
+from tuner.stores.digesting import DigestingFile
+from tuner.stores.places import StoredPath, parsed_root
+from tuner.stores.writing import sync_folder, write_durably
 from tuner.training.carrying import Weights, carry, missing, no_match, parts_of, renamed, tied_names
-from tuner.training.checkpoints import DigestingFile, is_inside, sync_folder, weights_as_file, weights_in, write_durably
+from tuner.training.checkpoints import is_inside, weights_as_file, weights_in
 from tuner.training.compiled import without_compiler
 from tuner.training.extra_state import SUFFIX, as_bytes, dense, is_plain, state_dict_of
 from tuner.training.randomness import callers_generators_restored
@@ -58,7 +61,7 @@ class StartWeights:
     Its methods raise CorruptCheckpoint for a file that is missing, or is not the one that was chosen.
     """
 
-    def __init__(self, start: StageStart, files: tuple[Path, ...] = (), contents: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, start: StageStart, files: tuple[StoredPath, ...] = (), contents: tuple[bytes, ...] = ()) -> None:
         self.start = start
         self.files = files
         self._contents = contents
@@ -180,37 +183,44 @@ class StartWeights:
         """Plain data for another process; `inherited_from` makes it the same again. Only of files."""
         return {"start": self.start.as_json(), "files": [str(file.resolve()) for file in self.files]}
 
-    def kept_in(self, root: Path) -> "StartWeights":
+    def kept_in(self, root: StoredPath) -> "StartWeights":
         """The same, of copies in a checkpoint folder, which are made where they are not there yet."""
-        found, files = [], []
+        found: list[Selected] = []
+        files: list[StoredPath] = []
         for place, one in enumerate(self.start.candidates):
             name = f"{FOLDER}/{one.digest[:32]}.safetensors"
             if not _is_there(root / name, one.digest):
                 self._copy_to(root / name, place)
-            for left in (root / FOLDER).glob(f".{Path(name).name}.*.tmp"):  # of who was killed while copying
-                with suppress(OSError):  # it costs room, and no trial
-                    left.unlink()
+            if isinstance(root, Path):
+                _clear_copies(root / name)
             found.append(replace(one, file=name))
             files.append(root / name)
         return StartWeights(replace(self.start, candidates=tuple(found)), tuple(files))
 
-    def _copy_to(self, path: Path, place: int) -> None:
+    def _copy_to(self, path: StoredPath, place: int) -> None:
         if not is_inside(path.parent, path.parent.parent):
             raise StorageError(f"{path.parent} leads out of the checkpoint folder; remove the link there")
         try:
-            write_durably(path, _writing(self._content(place)), secrets.token_hex(4))
+            write_durably(path, _writing(self._content(place)), secrets.token_hex(4), replace=True)
         except FileNotFoundError:  # who copied the same at the same time was done first, and took ours for a leftover
             if not _is_there(path, self.start.candidates[place].digest):
                 raise
         sync_folder(path.parent)
 
 
-def _is_there(path: Path, digest: str) -> bool:
+def _is_there(path: StoredPath, digest: str) -> bool:
     """Whether a copy was made before, and is whole."""
     try:
         return not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
     except OSError:
         return False
+
+
+def _clear_copies(path: Path) -> None:
+    """Delete what was left by who was killed while copying."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with suppress(OSError):  # it costs room, and no trial
+            left.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +320,7 @@ def inherited_from(data: Mapping[str, Any]) -> StartWeights:
     """The value that `StartWeights.to_data` wrote."""
     start = dict(data["start"])
     candidates = tuple(Selected(**one) for one in start.pop("candidates"))
-    return StartWeights(StageStart(candidates, **start), tuple(Path(file) for file in data["files"]))
+    return StartWeights(StageStart(candidates, **start), tuple(parsed_root(file) for file in data["files"]))
 
 
 def plain_name(name: str) -> str:
@@ -322,7 +332,7 @@ def plain_name(name: str) -> str:
     return name
 
 
-def _content(path: Path, digest: str) -> bytes:
+def _content(path: StoredPath, digest: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:

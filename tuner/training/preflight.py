@@ -20,6 +20,8 @@ from tuner.design.words import misplaced
 from tuner.design.workload import misspelt
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price, StepMemory
+from tuner.stores.places import StoredPath
+from tuner.stores.uploads import spool_folder
 from tuner.training.batches import Split
 from tuner.training.best import snapshot
 from tuner.training.compiled import start_afresh
@@ -371,11 +373,15 @@ def check_room(setup: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
     refuse_full_disk(setup.checkpoint_root, size, at_once, frozen)
 
 
-def refuse_full_disk(checkpoint_root: Path, size: int, at_once: int, frozen: int = 0) -> None:
+def refuse_full_disk(checkpoint_root: StoredPath, size: int, at_once: int, frozen: int = 0) -> None:
     """Raise Paused where a folder has no room for three checkpoints of `size` bytes for each of some trials.
 
-    `frozen`: bytes that are written once, for all of them.
+    `frozen`: bytes that are written once, for all of them. An object store has room; the disk on the way to it holds
+    one file at a time.
     """
+    if not isinstance(checkpoint_root, Path):
+        _refuse_full_spool(max(size, frozen))
+        return
     there = _existing(checkpoint_root)
     free = shutil.disk_usage(there).free
     if free < CHECKPOINTS * at_once * size + frozen:
@@ -385,6 +391,17 @@ def refuse_full_disk(checkpoint_root: Path, size: int, at_once: int, frozen: int
             f"{there} has {free / 1e6:,.3f} MB free, and {CHECKPOINTS} checkpoints of {size / 1e6:,.3f} MB {each} must "
             f"fit before {whose}; make room there or name another disk with --checkpoints, then run the same command "
             "again to continue"
+        )
+
+
+def _refuse_full_spool(size: int) -> None:
+    spool = spool_folder()
+    free = shutil.disk_usage(spool).free
+    if free < size:
+        raise Paused(
+            f"{spool} has {free / 1e6:,.3f} MB free, and a checkpoint of {size / 1e6:,.3f} MB must fit there "
+            "on its way to the object store; make room or set TMPDIR to a folder on another disk, then run the same "
+            "command again to continue"
         )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +14,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Trainable, Workload
 from tuner.errors import WorkloadError
 from tuner.records import Numerics
+from tuner.stores.places import StoredPath
 from tuner.system import num_cores
 from tuner.training.batches import Split
 from tuner.training.endings import before_training
@@ -99,7 +99,7 @@ class StudySetup(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def checkpoint_root(self) -> Path: ...
+    def checkpoint_root(self) -> StoredPath: ...
 
     @property
     def checkpoint_place(self) -> str: ...
@@ -140,7 +140,7 @@ class TrainingSetup:
     workload: Workload
     data: Data
     device: torch.device
-    checkpoint_root: Path
+    checkpoint_root: StoredPath
     checkpoint_place: str
     commit_seconds: float = COMMIT_SECONDS
     profile: Profile = "exact"

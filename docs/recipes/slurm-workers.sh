@@ -1,0 +1,34 @@
+#!/bin/bash
+# Workers of a campaign: sbatch slurm-workers.sh
+#SBATCH --job-name=tuner-workers
+#SBATCH --array=0-31
+#SBATCH --partition=gpu
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=32G
+#SBATCH --time=04:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%A-%a.log
+
+cd /shared/study || exit 1
+. /shared/venv/bin/activate
+export TUNER_STORAGE=postgresql://tuner@db.example.org/tuner # the password is in ~/.pgpass
+export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+
+trap : TERM # SLURM signals this shell too, which has to outlive srun
+srun tuner worker study.py --until campaign --wait-for-launch 86400 --idle-timeout 3600 \
+  --checkpoints /shared/checkpoints --quiet
+code=$?
+
+job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID # of the last task, SLURM_JOB_ID is the whole array
+case $code in
+  75 | 130 | 137 | 143) # go on later: 137 and 143 are a process that was killed
+    # scancel ends a job for good: only a job that still runs, or that met its time limit, comes back.
+    if scontrol show job "$job" | grep -Eq 'JobState=RUNNING|Reason=TimeLimit'; then
+      scontrol requeue "$job"
+    fi
+    ;;
+esac
+exit $code

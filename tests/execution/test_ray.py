@@ -1,0 +1,261 @@
+"""Workers on a Ray cluster: killed, drained, stopped, without their head; the same rows and bits as one process."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from sqlalchemy import create_engine, text
+from storage.postgres import Server
+from support.patience import all_said, wait_for
+from support.ray_cluster import RayCluster
+from support.study_files import write_study
+
+from tuner.storage.engine import parsed_url
+from tuner.storage.schema import metadata
+
+TRIALS, STEPS = 4, 6000
+KILLS = 10
+CURVES = (
+    "select t.number, m.step, n.name, m.value from measurement m join trial t on t.id = m.trial_id "
+    "join metric n on n.id = m.metric_id order by t.number, m.step, n.name"
+)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.needs("ray", "postgresql")]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    made = RayCluster(tmp_path_factory.mktemp("ray"))
+    try:
+        made.add_node(3)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+class Study:
+    """A study in a folder, and commands that train it on the cluster."""
+
+    def __init__(self, folder, cluster, url, *, steps=STEPS, trials=TRIALS):
+        self.folder, self.cluster, self.url = folder, cluster, url
+        folder.mkdir(exist_ok=True)
+        write_study(folder, trials=trials, steps=steps)
+        self.commands = []
+
+    def start(self, *options, workers=2):
+        on_ray = ["--engine", f"ray://{self.cluster.address}", "--workers", str(workers)] if workers else []
+        command = [sys.executable, "-m", "tuner", "launch", "tiny.py", "--fuse", "off", "--checkpoints", "checkpoints"]
+        command += [*on_ray, *options]
+        environment = self.cluster.environment | {"TUNER_STORAGE": self.url}
+        pipe = subprocess.PIPE
+        made = subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=pipe, stderr=pipe)
+        self.commands.append(made)
+        return made
+
+    def rows(self, query):
+        engine = create_engine(parsed_url(self.url))
+        try:
+            with engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(text(query))]
+        except Exception:  # the tables are not there yet
+            return []
+        finally:
+            engine.dispose()
+
+    def moves(self):
+        return self.rows("select sum(step), sum(fence) from trial")
+
+    def ended(self, process):
+        _, err = all_said(process, self.moves)
+        return process.returncode, err
+
+    def wait_for_steps(self, more=1, alive=()):
+        begun = (self.moves() or [(0, 0)])[0][0] or 0
+        wait_for(lambda: ((self.moves() or [(0, 0)])[0][0] or 0) >= begun + more, alive=alive, moves=self.moves)
+
+    def seats(self):
+        """The actors, by process id."""
+        return [one for one in psutil.process_iter(["name", "cmdline"]) if _is_seat(one)]
+
+    def close(self):
+        for one in self.commands:
+            one.kill()
+            one.communicate()
+
+
+def _is_seat(process):
+    return any("RaySeat" in word for word in [process.info["name"] or "", *(process.info["cmdline"] or ())])
+
+
+@pytest.fixture
+def url(server):
+    engine = create_engine(parsed_url(server.url))
+    metadata.drop_all(engine)
+    engine.dispose()
+    return server.url
+
+
+@pytest.fixture
+def study(tmp_path, cluster, url):
+    made = Study(tmp_path / "ray", cluster, url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, cluster):
+    """The curves of one process without Ray."""
+    folder = tmp_path_factory.mktemp("alone")
+    made = Study(folder, cluster, f"sqlite:///{folder}/l.sqlite")
+    code, err = made.ended(made.start(workers=0))
+    assert code == 0, err
+    return [tuple(row) for row in made.rows(CURVES)]
+
+
+def test_actors_killed_ten_times_train_the_same_bits(study, alone):
+    """SIGKILL of an actor at random steps; Ray starts it again, and the Ledger goes on."""
+    source, launch = random.Random(5), study.start()
+    for _ in range(KILLS):
+        study.wait_for_steps(source.randrange(1, 150), alive=[launch])
+        wait_for(lambda: study.seats(), alive=[launch])
+        victim = source.choice(study.seats())
+        victim.kill()
+        wait_for(lambda victim=victim: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+    code, err = study.ended(launch)
+    assert code == 0, err
+    assert study.rows(CURVES) == alone
+    assert study.rows("select distinct state from trial") == [("complete",)]
+    wait_for(lambda: not _below(study))
+
+
+def _below(study):
+    """Processes of seats and workers: what was forked on this machine for the folder that Ray shipped."""
+    words = "tuner.execution.fork_server_process --listen"
+    return [one for one in psutil.process_iter(["cmdline"]) if words in " ".join(one.info["cmdline"] or ())]
+
+
+def test_a_node_that_goes_down_has_its_trials_saved_and_counts_no_attempt(study, alone, cluster):
+    launch = study.start(workers=4)
+    study.wait_for_steps(200, alive=[launch])
+    cluster.drain("127.0.0.3")
+    try:
+        err = ""
+        for line in launch.stderr:
+            err += line
+            if "a machine goes down" in line:
+                break
+        code, more = study.ended(launch)
+        assert code == 0, err + more
+    finally:
+        cluster.kill_node("127.0.0.3")
+        cluster.add_node(4)
+    assert study.rows(CURVES) == alone
+    assert study.rows("select max(attempt) from trial") == [(1,)]
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(study, alone):
+    launch = study.start()
+    study.wait_for_steps(200, alive=[launch])
+    launch.send_signal(signal.SIGTERM)
+    code, err = study.ended(launch)
+    assert code == 130, err
+    assert study.rows("select max(attempt) from trial where state = 'waiting'") == [(0,)]
+    wait_for(lambda: not study.seats())
+    code, err = study.ended(study.start())
+    assert code == 0, err
+    assert study.rows(CURVES) == alone
+
+
+def test_a_command_that_is_killed_goes_on_when_it_is_run_again(study, alone):
+    launch = study.start()
+    study.wait_for_steps(200, alive=[launch])
+    launch.kill()
+    launch.communicate()
+    wait_for(lambda: not study.seats())
+    wait_for(lambda: not _below(study))
+    code, err = study.ended(study.start())
+    assert code == 0, err
+    assert study.rows(CURVES) == alone
+
+
+def test_more_than_a_node_has_is_refused_and_an_address_without_a_cluster(study):
+    for options, said in (
+        (["--cpus", "64"], "no node of the Ray cluster has 64 CPUs for a worker"),
+        (["--gpus", "1"], "has 1 CPU and 1 GPU for a worker"),
+        (["--engine", "ray://127.0.0.2:1"], "no Ray cluster can be used at 127.0.0.2:1"),
+    ):
+        code, err = study.ended(study.start(*options))
+        assert code == 2, err
+        assert said in err
+        assert study.rows("select count(*) from trial where state <> 'waiting'") in ([], [(0,)])
+
+
+def test_code_outside_of_the_shipped_folder_is_refused_before_training(study, tmp_path):
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / "far_away.py").write_text("def scale(x):\n    return x * 1.0\n")
+    file = study.folder / "tiny.py"
+    file.write_text(file.read_text().replace("\n\nclass Tiny", "\nimport far_away\n\n\nclass Tiny"))
+    study.cluster.environment["PYTHONPATH"] = str(outside)
+    try:
+        code, err = study.ended(study.start())
+    finally:
+        del study.cluster.environment["PYTHONPATH"]
+    assert code == 2, err
+    assert "no module far_away, which the study imports from" in err
+    assert study.rows("select count(*) from measurement") == [(0,)]
+
+
+def test_without_its_head_the_command_pauses_and_goes_on_when_it_is_back(study, alone, cluster):
+    launch = study.start()
+    study.wait_for_steps(200, alive=[launch])
+    cluster.kill_node("127.0.0.2")
+    try:
+        code, err = study.ended(launch)
+        assert code == 75, err
+        assert "the Ray cluster is gone" in err
+    finally:
+        cluster.close()
+        cluster.start_head()
+    code, err = study.ended(study.start())
+    assert code == 0, err
+    assert study.rows(CURVES) == alone
+
+
+def test_a_cluster_of_its_own_listens_on_loopback_only(tmp_path):
+    study = Study(tmp_path / "own", None, f"sqlite:///{tmp_path}/own/l.sqlite", steps=20_000)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    study.cluster = type("Own", (), {"environment": environment | {
+        "HOME": str(home), "RAY_TMPDIR": str(tmp_path / "r"), "OMP_NUM_THREADS": "1",
+    }, "address": ""})()  # fmt: skip
+    (tmp_path / "r").mkdir()
+    launch = study.start("--engine", "ray", "--workers", "2", workers=0)
+    try:
+        study.wait_for_steps(1, alive=[launch])
+        family = psutil.Process(launch.pid).children(recursive=True)
+        listening = [
+            found.laddr.ip for one in family for found in one.net_connections() if found.status == psutil.CONN_LISTEN
+        ]
+        assert len(listening) >= 4
+        assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+        assert (home / ".ray" / "auth_token").exists()
+        launch.send_signal(signal.SIGINT)
+        code, err = study.ended(launch)
+        assert code == 130, err
+        assert f"Ray writes a token for its clusters into {home}/.ray/auth_token" in err
+        assert "listens on loopback only" in err
+        wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+    finally:
+        study.close()

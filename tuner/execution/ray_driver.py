@@ -1,0 +1,304 @@
+"""The driver of a Ray cluster: `python -m tuner.execution.ray_driver`, which a command starts and speaks with by JSON.
+
+It is a process of its own, so that the command, which loads the study and forks, has none of Ray's threads; and because
+Ray ends the process of a driver when its head node is lost, which here is a message that ends.
+
+It knows seats by their numbers and nothing of trials. Where its standard input ends, it leaves the cluster, and with it
+all actors end.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RuntimeEnvSetupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tuner import system
+from tuner.execution.channel import Channel
+from tuner.execution.ray_seat import RaySeat
+from tuner.signals import ignore_signals
+
+POLL_SECONDS = 0.2
+DRAIN_SECONDS = 1.0  # between two looks at nodes that go down
+SAID_SECONDS = 60.0  # between two words about seats that wait
+ASK_SECONDS = 120.0  # for an answer of a node, whose first worker may have to start
+WHERE_SECONDS = 5.0
+REACH_SECONDS = 10.0  # for a connection to an address
+THREADS = 4  # of an actor: one works, the others answer
+INIT_TRIES = 3  # Ray does not always start on a busy machine
+
+_ray: Any = ray  # some of what is used is not typed
+Message = dict[str, Any]
+
+
+def main() -> None:
+    """Do what the command says, until it is gone."""
+    system.end_with_the_parent()
+    channel = Channel(os.dup(1))
+    os.dup2(2, 1)  # what Ray prints is no message
+    ignore_signals()  # the command hears them, and says what is to be done
+    words: queue.Queue[Message | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(words,), daemon=True).start()
+    driver = _Driver(channel)
+    try:
+        driver.work(words)
+    except (RayError, ConnectionError, RuntimeError, OSError, ValueError) as error:
+        channel.send("lost", text=f"{type(error).__name__}: {_first_lines(error)}")
+    _leave()
+
+
+def _leave() -> None:
+    """Leave the cluster, and end even where Ray's own end hangs."""
+    timer = threading.Timer(20.0, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    with suppress(Exception):
+        ray.shutdown()
+    os._exit(0)
+
+
+def _listen(words: "queue.Queue[Message | None]") -> None:
+    for line in sys.stdin:
+        words.put(json.loads(line))
+    words.put(None)
+
+
+class _Driver:
+    """The actors of the seats, by number, and what they were last asked for."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.actors: dict[int, Any] = {}
+        self.working: dict[Any, int] = {}  # by the reference of what they return
+        self.placed: dict[int, Any] = {}  # of seats that have no place yet: what tells that they have
+        self.drained: set[str] = set()
+        self.cpus = self.gpus = 0.0  # of a seat
+        self.looked = self.said = time.monotonic()
+
+    def work(self, words: "queue.Queue[Message | None]") -> None:
+        while True:
+            with suppress(queue.Empty):
+                message = words.get(timeout=0.0 if self.working else POLL_SECONDS)
+                if message is None:
+                    return
+                getattr(self, f"do_{message.pop('do')}")(**message)
+                continue
+            self._tell_outcomes()
+            now = time.monotonic()
+            if self.actors and now - self.looked > DRAIN_SECONDS:
+                self.looked = now
+                self._look_at_nodes()
+
+    # What a command may say
+
+    def do_connect(self, address: str, working_dir: str) -> None:
+        """Connect to a cluster, or start one on this machine where there is no address."""
+        try:
+            self._connect(address, working_dir)
+        except (ConnectionError, RuntimeError, OSError, ValueError, RayError) as error:
+            self.channel.send("refused", text=f"{type(error).__name__}: {_first_lines(error)}")
+            return
+        nodes = [_described(node) for node in _ray.nodes() if node["Alive"]]
+        self.channel.send("connected", nodes=nodes, grows=_may_grow())
+
+    def _connect(self, address: str, working_dir: str) -> None:
+        known: Message = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if working_dir:
+            known["runtime_env"] = {"working_dir": working_dir}
+        if address not in ("", "auto"):
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        if address:
+            ray.init(address=None if address == "auto" else address, **known)
+            return
+        for left in reversed(range(INIT_TRIES)):
+            try:
+                ray.init(address="local", include_dashboard=False, **known)
+                break
+            except Exception:
+                with suppress(Exception):
+                    ray.shutdown()
+                if not left:
+                    raise
+        self._refuse_open_cluster()
+
+    def _refuse_open_cluster(self) -> None:
+        """Raise RuntimeError where the cluster that was started here does not listen on loopback alone."""
+        found = [node["NodeManagerAddress"] for node in _ray.nodes()]
+        if any(not _is_loopback(one) for one in found):
+            ray.shutdown()
+            raise RuntimeError(f"Ray listens on {', '.join(found)} and not on loopback alone; start a cluster yourself")
+
+    def do_facts(self, modules: Sequence[str], files: Sequence[str]) -> None:
+        """What each node has, before anything is started there."""
+        alive = [node for node in _ray.nodes() if node["Alive"] and _has_room(node)]
+        asked = {}
+        for node in alive:
+            there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            call = ray.remote(num_cpus=0, max_retries=2)(facts)
+            asked[node["NodeID"]] = call.options(scheduling_strategy=there).remote(list(modules), list(files))
+        found, errors = [], []
+        for node in alive:
+            try:
+                told = json.loads(ray.get(asked[node["NodeID"]], timeout=ASK_SECONDS))
+                found.append({**told, "node": _name(node)})
+            except (RayError, GetTimeoutError) as error:
+                errors.append(f"node {_name(node)}: {_first_lines(error)}")
+        self.channel.send("facts", nodes=found, errors=errors, here=json.loads(facts(list(modules), list(files))))
+
+    def do_start(self, seat: int, cpus: float, gpus: float, order: str, threads: int, name: str) -> None:
+        """Start the actor of a seat. Ray starts it again elsewhere, with the same order, where it or its node dies."""
+        self.do_end(seat)
+        self.cpus, self.gpus = cpus, gpus
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
+        made: Any = ray.remote(RaySeat)
+        actor = self.actors[seat] = made.options(max_concurrency=THREADS, **options).remote()
+        self.placed[seat] = actor.node.remote()
+        self.working[actor.work.remote(order, threads, f"{name}-{ray.get_runtime_context().get_job_id()}")] = seat
+
+    def do_stop(self, seat: int) -> None:
+        if seat in self.actors:
+            self.actors[seat].ask_to_stop.remote()
+
+    def do_end(self, seat: int) -> None:
+        """End the actor of a seat for good."""
+        actor = self.actors.pop(seat, None)
+        self.placed.pop(seat, None)
+        self.working = {reference: one for reference, one in self.working.items() if one != seat}
+        if actor is not None:
+            with suppress(RayError):
+                ray.kill(actor, no_restart=True)
+
+    # What it sees by itself
+
+    def _tell_outcomes(self) -> None:
+        if not self.working:
+            return
+        done, _ = ray.wait(list(self.working), num_returns=1, timeout=POLL_SECONDS)
+        for reference in done:
+            seat = self.working.pop(reference)
+            try:
+                told = json.loads(ray.get(reference))
+            except RuntimeEnvSetupError as error:
+                text = f"the study's folder could not be set up on a node: {_first_lines(error)}"
+                told = {"how": "fault", "kind": "input", "name": "", "text": text}
+            except RayActorError as error:
+                told = {"how": "died", "text": _first_lines(error)}
+            except RayError as error:
+                told = {"how": "fault", "kind": "fault", "name": "", "text": _first_lines(error)}
+            told.pop("is", None)
+            self.channel.send("outcome", seat=seat, **told)
+
+    def _look_at_nodes(self) -> None:
+        """Tell of seats on nodes that go down, and now and then of those that have no place yet."""
+        there = [seat for seat, reference in self.placed.items() if ray.wait([reference], timeout=0.0)[0]]
+        for seat in there:
+            del self.placed[seat]
+        draining = _draining_nodes()
+        if set(draining) - self.drained:
+            self._tell_of_drained(draining)
+        self.drained = set(draining)
+        if self.placed and time.monotonic() - self.said > SAID_SECONDS:
+            self.said = time.monotonic()
+            self.channel.send("waiting", seats=sorted(self.placed), free=_free(), cpus=self.cpus, gpus=self.gpus)
+
+    def _tell_of_drained(self, draining: Mapping[str, float]) -> None:
+        asked = {seat: actor.node.remote() for seat, actor in self.actors.items() if seat not in self.placed}
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=WHERE_SECONDS)
+        for seat, reference in asked.items():
+            with suppress(RayError):
+                node = ray.get(reference, timeout=0.0)
+                if node in draining:
+                    self.channel.send("draining", seat=seat, seconds=draining[node])
+
+
+def facts(modules: list[str], files: list[str]) -> str:
+    """What a machine has, as JSON. It also runs where tuner is not installed, so it uses nothing of it."""
+    versions: dict[str, str] = {}
+    for one in distributions():
+        name = one.metadata["Name"]
+        if name:
+            versions.setdefault(name.lower().replace("_", "-"), one.version)
+    found = find_spec("tuner")
+    places = list(found.submodule_search_locations or ()) if found else []
+    source = hashlib.sha256()
+    for path in sorted(Path(places[0]).rglob("*.py")) if places else []:
+        source.update(str(path.relative_to(places[0])).encode() + b"\0" + path.read_bytes())
+    digests: dict[str, str | None] = {}
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                digests[name] = hashlib.sha256(file.read(100_000)).hexdigest()
+        except OSError:
+            digests[name] = None
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    missing = [name for name in modules if find_spec(name.partition(".")[0]) is None]
+    python = ".".join(map(str, sys.version_info[:3]))
+    return json.dumps({
+        "python": python, "versions": versions, "tuner": source.hexdigest() if places else "", "files": digests,
+        "boot": boot, "missing": missing,
+    })  # fmt: skip
+
+
+def _draining_nodes() -> dict[str, float]:
+    """Nodes that go down, with the seconds that are left; 0 where nobody knows. Ray has no public call for it."""
+    asked = getattr(_ray._private.state.state, "get_draining_nodes", None)
+    found: Mapping[str, int] = {} if asked is None else asked()
+    return {node: max(0.0, at / 1e3 - time.time()) if at else 0.0 for node, at in found.items()}
+
+
+def _may_grow() -> bool:
+    """Whether an autoscaler has told the cluster which nodes it could add."""
+    try:
+        return _ray._private.state.state.get_cluster_config() is not None
+    except Exception:  # private, and different in each version
+        return False
+
+
+def _described(node: Mapping[str, Any]) -> Message:
+    resources = node["Resources"]
+    return {"name": _name(node), "cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0)}
+
+
+def _has_room(node: Mapping[str, Any]) -> bool:
+    return bool(node["Resources"].get("CPU") or node["Resources"].get("GPU"))
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def _free() -> Message:
+    with suppress(Exception):
+        found = _ray.available_resources()
+        return {"cpus": found.get("CPU", 0.0), "gpus": found.get("GPU", 0.0)}
+    return {"cpus": 0.0, "gpus": 0.0}
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host in ("::1", "localhost")
+
+
+def _first_lines(error: BaseException) -> str:
+    return " ".join(str(error).split())[:600]
+
+
+if __name__ == "__main__":
+    main()
