@@ -1,6 +1,6 @@
 """CPU seconds until each of four workers has claimed a trial: on a running Ray cluster, and as plain processes.
 
-    python benchmarks/ray_start.py [WORKERS]
+    python benchmarks/ray_start.py [WORKERS [PAIRS]]
 
 A cluster of one node starts first and is left alone until it idles. CPU seconds are those of all processes that belong
 to it or to the command, read from /proc, so a busy machine changes little. The trials are long, and the command is
@@ -29,11 +29,11 @@ SETTLED_SECONDS = 8.0
 
 
 def cpu_seconds(processes):
-    """Of processes and the children that they have waited for."""
+    """Of processes themselves: their children are counted as processes of their own."""
     total = 0.0
     for one in processes:
         try:
-            total += sum(one.cpu_times()[:4])
+            total += sum(one.cpu_times()[:2])
         except psutil.NoSuchProcess:
             continue
     return total
@@ -46,20 +46,20 @@ def family(mark, command):
     }
     for one in psutil.process_iter(["cmdline"]):
         line = " ".join(one.info["cmdline"] or ())
-        if mark in line or "fork_server_process --listen" in line:
+        if mark in line or f"/ray-{command.pid}-" in line:
             found[one.pid] = one
             found |= {child.pid: child for child in one.children(recursive=True)}
     return list(found.values())
 
 
-def spent(folder, workers, cluster):
+def spent(folder, workers, cluster, *, on_ray):
     """CPU seconds from the start of the command until each worker has claimed."""
     write_study(folder, trials=workers * 2, steps=10**7)
     environment = dict(cluster.environment, TUNER_STORAGE=f"sqlite:///{folder}/runs/tuner.sqlite")
     options = ["--workers", str(workers), "--fuse", "off"]
     mark = str(cluster.folder)
     before = {one.pid: cpu_seconds([one]) for one in cluster.processes()}
-    if cluster.used:
+    if on_ray:
         options += ["--engine", f"ray://{cluster.address}", "--cpus", "0.5"]
     command = subprocess.Popen(
         [sys.executable, "-m", "tuner", "launch", "tiny.py", *options], cwd=folder, env=environment,
@@ -68,7 +68,7 @@ def spent(folder, workers, cluster):
     seen: dict[int, float] = {}
     try:
         while True:
-            for one in family(mark if cluster.used else "no such mark", command):
+            for one in family(mark if on_ray else "no such mark", command):
                 seen[one.pid] = max(seen.get(one.pid, 0.0), cpu_seconds([one]) - before.get(one.pid, 0.0))
             if (folder / "runs/tuner.sqlite").exists() and claimed(folder) >= workers:
                 return sum(seen.values())
@@ -88,18 +88,17 @@ def claimed(folder):
 
 
 def main():
-    workers = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    workers, pairs = (*map(int, sys.argv[1:3]), *(4, 3)[len(sys.argv) - 1 :])
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as place:
         cluster = RayCluster(Path(place) / "cluster")
         try:
             found = {}
-            for kind in ("plain", "ray", "plain", "ray", "plain", "ray"):
+            for kind in ("plain", "ray") * pairs:
                 time.sleep(SETTLED_SECONDS)
-                cluster.used = kind == "ray"
                 folder = Path(place) / f"{kind}-{len(found.get(kind, ()))}"
                 folder.mkdir()
-                found.setdefault(kind, []).append(round(spent(folder, workers, cluster), 2))
+                found.setdefault(kind, []).append(round(spent(folder, workers, cluster, on_ray=kind == "ray"), 2))
             best = {kind: min(seconds) for kind, seconds in found.items()}
             print(
                 json.dumps({"workers": workers, "cpu_seconds": found, "ratio": round(best["ray"] / best["plain"], 2)})

@@ -20,6 +20,7 @@ from tuner.execution.ray_engine import RayEngine, _refuse_infeasible, _unlike
 from tuner.execution.seat_process import SeatOrder
 from tuner.execution.shipping import ship, shipped_files
 from tuner.records import State
+from tuner.storage.store import open_ledger
 
 
 @pytest.mark.parametrize(
@@ -286,6 +287,29 @@ def test_a_seat_that_has_nothing_to_do_ends(tmp_path):
         bench.run(2, backend=engine, listener=Watch(), stop=lambda: len(ended) > 3)
     assert local.started == [0], "no more seats than trials"
     local.close()
+
+
+def test_a_seat_that_finds_only_trials_of_others_gives_its_place_back(tmp_path):
+    """Its machine can go down then; and somebody looks again, because the other one may die."""
+    bench, held = Bench(tmp_path, trials=1), []
+
+    class LooksTwice(LocalProcesses):
+        def start(self, seat, setup, task):
+            super().start(seat, setup, task)
+            if len(self.started) == 2:
+                with open_ledger(bench.url) as ledger:
+                    ledger.release(held)
+
+    def another_worker_claims_it():
+        with open_ledger(bench.url) as ledger:
+            row = ledger.study("tiny", "round-1")
+            held.extend(ledger.claim(row, worker="elsewhere:1:x", lease_seconds=1e4, max_trials=1))
+
+    engine = LooksTwice(idle_seconds=0.3)
+    bench.run(2, backend=backend(bench, engine), when_read=another_worker_claims_it)
+    assert engine.started[:2] == [0, 1], "the first one had ended"
+    assert bench.rows("select state from trial") == [("complete",)]
+    engine.close()
 
 
 class Dying(LocalProcesses):

@@ -1,9 +1,11 @@
 """Worker processes on PostgreSQL: one connection for all, and the bits of one process, whatever happens meanwhile."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import psutil
@@ -165,10 +167,10 @@ def test_a_role_of_one_connection_is_enough_for_a_launch_with_workers(full, tmp_
 
 @pytest.mark.parametrize("role", ["few", "many"])
 def test_more_launchers_than_connections_wait_for_each_other(full, tmp_path, alone, role):
-    """A role of two connections, and a server of four, for five launchers of two workers each."""
+    """A role of two connections, and a server of four, for four launchers of two workers each."""
     bench = Bench(tmp_path, trials=8, steps=200)
     bench.url = f"postgresql://{role}@127.0.0.1:{full.port}/{role}"
-    launchers = [launched(bench) for _ in range(5)]
+    launchers = [launched(bench) for _ in range(4)]
     codes = []
     while launchers:
         code = wait_for_one(launchers)
@@ -176,7 +178,7 @@ def test_more_launchers_than_connections_wait_for_each_other(full, tmp_path, alo
         if code == 75:  # nothing became free for a minute: a scheduler starts it again
             launchers.append(launched(bench))
     assert set(codes) <= {0, 75}
-    assert codes.count(0) == 5
+    assert codes.count(0) == 4
     assert curves(bench.url) == alone
 
 
@@ -184,6 +186,23 @@ def launched(bench):
     return commanded(
         bench.folder, bench.url, "launch", bench.file.name, "--workers", "2", "--fuse", "off", "--quiet", *KEPT
     )
+
+
+def test_a_launcher_that_was_stopped_for_a_while_goes_on(server, tmp_path, alone):
+    """Its workers wait for it with their transactions, and no one takes that for a death."""
+    bench = Bench(tmp_path, trials=8, steps=200)
+    bench.url = empty_database(server.url)
+    launcher = launched(bench)
+    with psycopg.connect(server.url, autocommit=True) as watching:
+        begun = "SELECT count(*) FROM trial WHERE step > 0"
+        for _ in range(3):
+            wait_for(lambda: watching.execute("SELECT to_regclass('trial')").fetchone()[0] is not None)
+            wait_for(lambda: watching.execute(begun).fetchone()[0] > 0)
+            launcher.send_signal(signal.SIGSTOP)
+            time.sleep(6.0)  # longer than what the launcher takes for a pause
+            launcher.send_signal(signal.SIGCONT)
+    assert finished(launcher) == 0
+    assert curves(bench.url) == alone
 
 
 def commanded(folder, url, *words):

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -254,7 +255,7 @@ def test_a_thousand_workers_ask_fewer_than_150_questions_a_second() -> None:
 def no_time(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Sleep takes no time; what it would have taken is noted."""
     slept: list[float] = []
-    monkeypatch.setattr(waiting.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     return slept
 
 
@@ -272,7 +273,7 @@ def test_a_wait_ends_where_a_lease_is_over_or_a_trial_is_given_back(
 ) -> None:
     held = claim(4, worker=changed(worker_id(), BOOT, "another-boot"), lease_seconds=LEASE)
     turns = iter([lambda: None, lambda: ledger.release([held[0]]), lambda: pause(2 * LEASE)])
-    monkeypatch.setattr(waiting.time, "sleep", lambda seconds: next(turns)())
+    monkeypatch.setattr(time, "sleep", lambda seconds: next(turns)())
     wait = Waiting(ledger, study_id, lambda: False)
     assert wait.for_others()
     assert claim(1)[0].trial_id == held[0].trial_id
@@ -298,7 +299,7 @@ def test_what_a_dead_neighbour_holds_is_free_at_once(
             process.kill()
             process.wait()
 
-    monkeypatch.setattr(waiting.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(waiting, "pause_seconds", lambda waited, running: 3600.0)
     with counted(ledger) as sent:
         assert Waiting(ledger, study_id, lambda: False).for_others()

@@ -15,7 +15,7 @@ import torch
 from support.object_store import SECRET
 
 from tuner.errors import CorruptCheckpoint, Paused, StorageError
-from tuner.stores import buckets, contact, uploads
+from tuner.stores import buckets, contact, tidying, uploads
 from tuner.stores.buckets import Bucket, StoreFault
 from tuner.stores.contact import check_writable, ensure_reachable
 from tuner.stores.places import files_below, files_in, parsed_root, sha256_of
@@ -190,13 +190,14 @@ def test_without_the_package_the_error_says_how_to_install_it(root, monkeypatch)
 
 
 FORKED = """
-import os, sys
+import os, signal
 from tuner.stores.places import parsed_root
 
 root = parsed_root("s3://place/forked")
 (root / "x").is_file()
 child = os.fork()
 if child == 0:
+    signal.alarm(60)  # where it hangs after all
     try:
         (root / "x").is_file()
     except Exception as error:
@@ -260,6 +261,17 @@ def test_a_spool_folder_that_is_a_link_is_refused(tmp_path, monkeypatch):
     (tmp_path / f"tuner-spool-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError, match="set TMPDIR"):
         uploads.spool_folder()
+
+
+def test_objects_are_deleted_while_training_goes_on_and_what_cannot_be_is_said(root, monkeypatch, caplog):
+    write_durably(root / "a", content(b"x"))
+    write_durably(root / "b", content(b"x"))
+    tidying.remove(root, ["a", "gone"])
+    tidying.wait()
+    assert files_below(root) == [root / "b"]
+    tidying.remove(parsed_root("s3://readonly/place"), ["a"])
+    tidying.wait()
+    assert "cannot delete 1 objects of s3://readonly" in caplog.text
 
 
 def test_the_first_contact_is_once_in_a_process(root, monkeypatch):

@@ -55,6 +55,7 @@ def test_it_has_the_bits_of_one_in_a_folder_and_everything_reads_it(tuner, tmp_p
     assert not list(uploads.spool_folder().glob("*.part"))
 
 
+@pytest.mark.slow
 def test_strays_are_swept_and_those_of_others_are_put_aside(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     root = parsed_root(address(request))
@@ -78,6 +79,7 @@ def test_strays_are_swept_and_those_of_others_are_put_aside(tuner, tmp_path, req
     assert [path.name for path in files_below(root / ".trash")] == [stray.name]
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_found_by_verify(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     root = parsed_root(address(request))
@@ -91,6 +93,7 @@ def test_a_damaged_state_is_found_by_verify(tuner, tmp_path, request):
     assert "is missing" in run.out
 
 
+@pytest.mark.slow
 def test_a_place_belongs_to_one_storage_and_a_copy_can_adopt_its_files(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     there = address(request)
@@ -127,6 +130,7 @@ def test_a_bucket_that_cannot_be_used_is_one_error_before_training(bucket, code,
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_quota_deletes_objects(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     root = parsed_root(address(request))
@@ -138,6 +142,40 @@ def test_a_quota_deletes_objects(tuner, tmp_path, request):
     there = {str(path.relative_to(root)) for path in files_below(root)} - {".tuner-storage.json"}
     assert there == names
     assert tuner("verify", "tiny.py").code == 0
+
+
+GOES_AWAY = """calls.append(0)
+        if len(calls) == 25 and not Path("went").exists():
+            Path("went").touch()
+            Path({!r}).touch()
+        {}"""
+LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
+
+
+def write_leaving(folder, flag):
+    """A study whose 25th loss, once, makes the store go away."""
+    imports = ("import torch\n", "import torch\nfrom pathlib import Path\n")
+    counted = ("class Tiny(", "calls = []\n\n\nclass Tiny(")
+    return write_study(folder, **STUDY, replace=[(LOSS, GOES_AWAY.format(str(flag), LOSS)), imports, counted])
+
+
+def test_a_store_that_goes_away_is_a_pause_and_the_same_command_goes_on(tuner, tmp_path, request, object_store):
+    write_leaving(tmp_path, object_store.away)
+    root = parsed_root(address(request))
+    try:
+        run = tuner("launch", "tiny.py", "--checkpoints", root)
+    finally:
+        object_store.away.unlink(missing_ok=True)
+    assert (run.code, "503 Service Unavailable" in run.err, "Traceback" in run.err) == (75, True, False), run.err
+    with sqlite3.connect(tmp_path / "runs/tuner.sqlite") as connection:
+        states = {state for (state,) in connection.execute("select state from trial")}
+    connection.close()
+    assert states <= {"waiting", "complete"}
+    run = tuner("launch", "tiny.py")
+    assert run.code == 0, run.err
+    assert tuner("verify", "tiny.py").code == 0
+    assert tuner("launch", "tiny.py", "--storage", "folder.sqlite", "--checkpoints", "folder").code == 0
+    assert kept(tmp_path / "runs/tuner.sqlite", root) == kept(tmp_path / "folder.sqlite", tmp_path / "folder")
 
 
 def test_two_workers_train_into_it(tuner, tmp_path, request):

@@ -1,7 +1,9 @@
 """An object store on this machine as a fixture: see `s3_server`."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -19,7 +21,9 @@ class ObjectStore:
     """A server with the buckets of `s3_server`."""
 
     def __init__(self):
-        self.process = subprocess.Popen([sys.executable, str(SCRIPT)], stdout=subprocess.PIPE, text=True)
+        self.away = Path(tempfile.mkdtemp(prefix="tuner-s3-"), "away")  # a file that makes it answer nothing
+        command = [sys.executable, str(SCRIPT), str(self.away)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
         for name in BUCKETS:
             self.request("PUT", name)
@@ -44,6 +48,7 @@ class ObjectStore:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+        shutil.rmtree(self.away.parent)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""An S3 on this machine, moto's, as a process: `python s3_server.py`. Its port is the first line of the output.
+"""An S3 on this machine, moto's, as a process: `python s3_server.py [FLAG]`. Its port is the first line of the output.
+
+While there is a file FLAG it answers nothing but 503.
 
 What a bucket is called says what is wrong with it: `forgetful` overwrites whatever it is asked, `readonly` refuses to
 write, `down` answers nothing but 503, `lossy` takes the first request to write a key and loses its answer.
@@ -17,8 +19,9 @@ def faulty(app, lost):
 
     def answer(environ, start_response):
         bucket, _, key = environ["PATH_INFO"].lstrip("/").partition("/")
-        writes = key and environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE")
-        if bucket == "down" and (key or environ["QUERY_STRING"]):
+        method = environ["REQUEST_METHOD"]
+        writes = method == "POST" or (key and method in ("PUT", "DELETE"))
+        if any(map(os.path.exists, sys.argv[1:2])) or (bucket == "down" and (key or environ["QUERY_STRING"])):
             return refused(start_response, "503 Service Unavailable", "SlowDown")
         if bucket == "readonly" and writes:
             return refused(start_response, "403 Forbidden", "AccessDenied")

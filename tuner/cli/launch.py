@@ -156,7 +156,7 @@ def memory_words(price: Price, memory: StepMemory) -> str:
 _SPARED = ("ms/evaluation", "ms/step", "epochs", "disk")  # columns that go first where there is no room for all
 
 
-def _table_of_plans(plans: Sequence[Plan], price: HourlyPrice | None) -> Table:
+def _table_of_plans(plans: Sequence[Plan], price: HourlyPrice | None = None) -> Table:
     """A row for each study; columns that say nothing, and those that have no room on the terminal, are left out."""
     columns: dict[str, list[str]] = {
         "trials": [str(len(plan.trials)) for plan in plans],

@@ -104,7 +104,10 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        path = local_folder(self.book.folder.root / self.book.folder.place) / LOOP_FOLDER
+        place = self.book.folder.root / self.book.folder.place
+        path = local_folder(place) / LOOP_FOLDER
+        if path.parent != place and not path.exists():
+            logger.warning("what the loop writes into its trial.folder stays on this machine: %s", path)
         path.mkdir(parents=True, exist_ok=True)
         return path
 

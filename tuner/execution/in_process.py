@@ -34,6 +34,7 @@ from tuner.training.settings import Profile
 
 POLL_SECONDS = 0.5  # between two looks of a worker process for which too little time is left
 _log = logging.getLogger(__name__)
+CLOSING_POLL_SECONDS = 0.1
 LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
@@ -119,7 +120,7 @@ class _Study:
         while not self.machine.may_begin:
             if self.machine.lease.renewed_here or self.stop():
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(CLOSING_POLL_SECONDS)
         return True
 
     @contextmanager

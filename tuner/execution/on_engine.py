@@ -100,7 +100,7 @@ def needs_of(job: Job, url: str) -> Needs:
     parsed = parsed_url(url)
     local = (Path(parsed.database or ""),) if parsed.get_backend_name() == "sqlite" else ()
     root = loaded.machine.checkpoint_root
-    shared = () if "://" in str(root) else (root.resolve() / OWNER_FILE,)
+    shared = (root.resolve() / OWNER_FILE,) if isinstance(root, Path) else ()  # all see an object store
     return Needs(dict(loaded.identifier.packages), outside, shared, local)
 
 

@@ -31,8 +31,10 @@ from tuner.execution.worker_handle import WorkerHandle
 from tuner.execution.worker_process import family_of, own_input
 from tuner.execution.workers import Coordinator
 from tuner.logs import escape_logs
+from tuner.security import without_password
 from tuner.shown import shown_lines
 from tuner.signals import SAVE_SECONDS, SHUTDOWN, silent
+from tuner.storage.relay import Relay
 from tuner.storage.store import open_ledger
 
 IDLE_SECONDS = 60.0  # a seat that holds no trial for so long ends, so that its machine may
@@ -116,7 +118,9 @@ class _OneWorker:
         machine = self.setup.machine
         with open_ledger(self.setup.url, create=False) as ledger:
             row = replace(ledger.study(task.campaign, task.study), created=task.created)
-            self.worker = worker = WorkerHandle(self.setup, self._fork_server())
+            relay = ledger.relay()
+            setup = self.setup if relay is None else _relayed(self.setup, relay)
+            self.worker = worker = WorkerHandle(setup, self._fork_server())
             coordinator = Coordinator(ledger, row, machine, Silent(), [worker])
             try:
                 with SHUTDOWN.in_hand(coordinator.give_back):
@@ -129,6 +133,8 @@ class _OneWorker:
                 raise
             finally:
                 self._close(worker)
+                if relay is not None:
+                    relay.close()
         return "idle"
 
     def _fork_server(self) -> ForkServer | None:
@@ -157,6 +163,11 @@ class _OneWorker:
         if self.worker is not None:
             with suppress(Exception):
                 self.worker.process.kill()
+
+
+def _relayed(setup: Setup, relay: Relay) -> Setup:
+    """A worker that shares the connection of its coordinator, and needs no password."""
+    return replace(setup, url=without_password(setup.url), relay=str(relay.folder))
 
 
 if __name__ == "__main__":

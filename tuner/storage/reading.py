@@ -298,9 +298,8 @@ def trials_in_progress(connection: Connection, study_id: int, since: float) -> l
     running = trial.c.state == State.RUNNING.value
     columns = (trial.c.number, trial.c.state, trial.c.step, trial.c.fence, trial.c.finished)
     query = select(*columns).where(trial.c.study_id == study_id, or_(running, ended)).order_by(trial.c.number)
-    return [
-        TrialProgress(row.number, _state(row), row.step, row.fence, row.finished) for row in connection.execute(query)
-    ]
+    rows: Iterable[Row[Any]] = connection.execute(query)
+    return [TrialProgress(row.number, _state(row), row.step, row.fence, row.finished) for row in rows]
 
 
 def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:

@@ -31,7 +31,7 @@ from tuner.storage.wire import (
     GSS,
     TLS,
     VERSION,
-    Ended,
+    HungUp,
     Messages,
     NotTaken,
     Query,
@@ -166,7 +166,7 @@ class _Session:
             if self._let_in(messages):
                 for queries, synced in _batches(messages):
                     self.client.sendall(self._answer(queries, synced))
-        except (Ended, OSError):
+        except (HungUp, OSError):
             pass
         except NotTaken as error:
             with suppress(OSError):
@@ -190,7 +190,7 @@ class _Session:
             self.relay.cancel(int.from_bytes(rest[:4]), int.from_bytes(rest[4:8]))
             return False
         if number >> 16 != VERSION >> 16:
-            raise Ended
+            raise HungUp
         self.client.sendall((older_version() if number > VERSION else b"") + self._greeting())
         return True
 
@@ -202,7 +202,7 @@ class _Session:
             pooled = is_pooled(connection)
         except TunerError as error:
             self.client.sendall(failure("FATAL", _code_of(error), str(error)))
-            raise Ended from error
+            raise HungUp from error
         finally:
             self._give_back()
         parameters = {name: value.decode() for name, value in told.items() if value is not None}
@@ -235,7 +235,7 @@ class _Session:
         except driver.Error as error:
             connection.invalidate()
             raise Lost(f"the connection to the server is lost: {error}") from error
-        except (Ended, Lost):
+        except (HungUp, Lost):
             connection.invalidate()
             raise
         finally:
@@ -340,7 +340,7 @@ def _flush(server: Any) -> None:
 
 
 def _result(connection: Any, client: socket.socket) -> Any:
-    """The next result; None after the last one of a query. Raises Ended where the client is gone before it comes."""
+    """The next result; None after the last one of a query. Raises HungUp where the client is gone before it comes."""
     server = connection.pgconn
     watched = [server.socket, client]
     while server.is_busy():
@@ -348,7 +348,7 @@ def _result(connection: Any, client: socket.socket) -> Any:
         if client in readable:
             if _has_hung_up(client):
                 connection.cancel_safe(timeout=_CANCEL_SECONDS)
-                raise Ended
+                raise HungUp
             watched.remove(client)
         if server.socket in readable:
             server.consume_input()

@@ -447,7 +447,7 @@ class Ledger:
 
         One statement, which costs the same however many trials have ended. A campaign that is not there has none.
         """
-        return self._database.read(lambda connection: reading.studies_left(connection, campaigns))
+        return self._database.glance(lambda connection: reading.studies_left(connection, campaigns))
 
     def progress(self, study_id: int, since: float = 0.0) -> list[reading.TrialProgress]:
         """The trials that run, and those that ended at this time of the database or later; one short read."""

@@ -16,7 +16,7 @@ _FIELD = struct.Struct("!ihihih")
 _MOST_BYTES = 2**30  # of one message: the most that the server takes, too
 
 
-class Ended(Exception):
+class HungUp(Exception):
     """The client is gone, or does not speak the protocol."""
 
 
@@ -49,7 +49,7 @@ class Messages:
         """The number and the rest of the first message."""
         data = self._body()
         if len(data) < _LENGTH.size:
-            raise Ended
+            raise HungUp
         return _LENGTH.unpack_from(data)[0], data[_LENGTH.size :]
 
     def message(self) -> tuple[bytes, bytes]:
@@ -59,16 +59,16 @@ class Messages:
     def _body(self) -> bytes:
         length = _LENGTH.unpack(self._exactly(_LENGTH.size))[0] - _LENGTH.size
         if not 0 <= length <= _MOST_BYTES:
-            raise Ended
+            raise HungUp
         return self._exactly(length)
 
     def _exactly(self, count: int) -> bytes:
         try:
             data = self._stream.read(count)
         except OSError as error:
-            raise Ended from error
+            raise HungUp from error
         if len(data) < count:
-            raise Ended
+            raise HungUp
         return data
 
     def close(self) -> None:

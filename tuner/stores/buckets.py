@@ -44,7 +44,7 @@ _QUERY = re.compile(r"\?[^\s\"')]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ObjectStat:
     """What is known of an object without reading it; as `os.stat_result`. st_ino: of its content, by its ETag."""
 
     st_size: int
@@ -78,11 +78,14 @@ class Bucket:
             "user_agent": "tuner",
             "allow_http": _allows_http(self.address),
         }
-        with self._told(""):
-            store = importlib.import_module("obstore.store")
-            return store.from_url(self.address, client_options=options, retry_config=retries)
+        store = importlib.import_module("obstore.store")
+        try:
+            with self._told(""):
+                return store.from_url(self.address, client_options=options, retry_config=retries)
+        except StoreFault as error:  # what the environment says does not do
+            raise StoreFault(errno.EINVAL, error.strerror, error.filename) from None
 
-    def found(self, key: str) -> Found | None:
+    def found(self, key: str) -> ObjectStat | None:
         """Size and version of an object; None where there is none."""
         try:
             with self._told(key):
@@ -91,7 +94,7 @@ class Bucket:
             return None
         version = f"{about.get('e_tag')} {about.get('version')}".encode()
         mark = int.from_bytes(hashlib.sha256(version).digest()[:7], "big")
-        return Found(int(about["size"]), mark, int(about["last_modified"].timestamp() * 1e9))
+        return ObjectStat(int(about["size"]), mark, int(about["last_modified"].timestamp() * 1e9))
 
     def read(self, key: str) -> bytes:
         with self._told(key):
@@ -201,7 +204,7 @@ def _as_ours(error: Exception, where: str) -> OSError | None:
             errno.EACCES, f"nothing in the environment says who asks, nor does the machine: {words}", where
         )
     refused = re.match(r"4\d\d ", words) is not None and not words.startswith(("408", "429"))
-    number = errno.EINVAL if refused or kind == "missing" else errno.EIO
+    number = errno.EINVAL if refused or kind == "missing" or "builder error" in words else errno.EIO
     return StoreFault(number, f"the store {'refuses' if refused else 'does not answer as it should'}: {words}", where)
 
 

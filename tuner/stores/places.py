@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tuner.errors import InputError
-from tuner.stores.buckets import Bucket, Found, bucket_at
+from tuner.stores.buckets import Bucket, ObjectStat, bucket_at
 
 SCHEMES = ("s3", "gs", "az")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(.*)", re.DOTALL)  # one slash: pathlib makes one of two
@@ -85,7 +85,7 @@ class ObjectPath:
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
 
-    def stat(self) -> Found:
+    def stat(self) -> ObjectStat:
         found = self.store.found(self.key)
         if found is None:
             raise self.store.missing(self.key)

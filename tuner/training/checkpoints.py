@@ -22,6 +22,7 @@ from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import BaseFile, Checkpoint, CheckpointKind, PrefixKey
 from tuner.security import make_private_folder
+from tuner.stores import tidying
 from tuner.stores.digesting import Write
 from tuner.stores.places import StoredPath, files_in, lies_below
 from tuner.stores.writing import sync_folder, write_durably
@@ -113,8 +114,18 @@ class CheckpointFolder:
 
     def remove(self, written: Collection[Checkpoint], *, but: Collection[Checkpoint]) -> None:
         """Delete our own files of a commit that was refused."""
-        for file in {checkpoint.file for checkpoint in written} - {checkpoint.file for checkpoint in but}:
-            (self.root / file).unlink(missing_ok=True)
+        tidying.remove(self.root, {one.file for one in written} - {one.file for one in but})
+
+    def forget(self, named: Collection[Checkpoint], keep: Collection[str]) -> None:
+        """Delete what a commit has made superfluous: of `named`, which it knew before, and in a folder all of ours.
+
+        Objects are deleted while training goes on, and by name: a list of them costs as much as their deletion.
+        """
+        if isinstance(self.root, Path):
+            self.sweep(keep)
+            return
+        ours = {one.file for one in named if one.file.rpartition("/")[0] == self.place}
+        tidying.remove(self.root, ours - set(keep))
 
     def sweep(self, keep: Collection[str]) -> None:
         """Delete what we and killed predecessors left behind; `keep` are the names the Ledger knows.

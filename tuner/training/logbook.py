@@ -23,6 +23,7 @@ from tuner.records import (
     State,
     TrialUpdate,
 )  # fmt: skip
+from tuner.stores import tidying
 from tuner.training.best import BestKeeper, Kept
 from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
 from tuner.training.copy_on_write import in_one_memory
@@ -286,7 +287,8 @@ class Logbook:
     def committed(self, update: TrialUpdate) -> None:
         """An update of this trial was recorded: delete the files that it does not name, but for new trunks."""
         checkpoints = tuple(update.checkpoints or ())
-        self.folder.sweep({checkpoint.file for checkpoint in (*checkpoints, *self.trunks)})
+        before = (*self.checkpoints, *self.newest, *self.written, *self.in_background)
+        self.folder.forget(before, {checkpoint.file for checkpoint in (*checkpoints, *self.trunks)})
         self.pending = self.pending[len(update.measurements) :]
         self.checkpoints, self.newest, self.in_background, self.cut_back_to = checkpoints, self.written, (), None
 
@@ -344,7 +346,7 @@ class SharedFiles:
         """Delete the shared files that no trial names any more."""
         named = self._lent | {kept.file for book in books for kept in (*book.checkpoints, *book.newest)}
         for file in [file for file in self._written if file not in named]:
-            (self.root / file).unlink(missing_ok=True)
+            tidying.remove(self.root, [file])
             self._written.remove(file)
 
 
