@@ -91,7 +91,11 @@ def test_time_limits_and_preemption_give_the_records_of_one_process(slurm, serve
     wait_for(lambda: all(steps(site.url)[0] > 30 for site in limits), moves=moves)
     before = restarts(killed) + restarts(warned)
     slurm.submit(urgent(tmp_path))
-    wait_for(lambda: all(map(slurm.ended, every)), moves=moves)
+    over = lambda: all(map(slurm.ended, every))  # noqa: E731
+    wait_for(lambda: min(restarts(killed)) >= 3 or over(), moves=moves)
+    for job in every:  # on a machine that is busy a minute might be over before anything is trained, again and again
+        slurm.asked("scontrol", "update", f"JobId={job}", "TimeLimit=600", check=False)
+    wait_for(over, moves=moves)
     for site in limits:
         assert {one["JobState"] for job in jobs[site] for one in slurm.shown(job)} == {"COMPLETED"}, site.said()
         assert records(site.url) == alone
