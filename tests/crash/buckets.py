@@ -61,7 +61,7 @@ def half_visible(place):
     for path in files_below(place.checkpoints):
         if (
             f"/{PROBE}/" in path.key
-        ):  # of a life that was killed within its probe: the next one deletes it when it is old
+        ):  # of a life that was killed within it: a later one deletes it
             continue
         read = safetensors.torch.load if path.name.endswith(".safetensors") else state_in
         try:
