@@ -59,9 +59,7 @@ def half_visible(place):
     """Objects that are there and cannot be read."""
     wrong = []
     for path in files_below(place.checkpoints):
-        if (
-            f"/{PROBE}/" in path.key
-        ):  # of a life that was killed within it: a later one deletes it
+        if f"/{PROBE}/" in path.key:  # of a life that was killed within it: a later one deletes it
             continue
         read = safetensors.torch.load if path.name.endswith(".safetensors") else state_in
         try:
