@@ -157,7 +157,14 @@ def test_a_bucket_that_cannot_be_written_as_it_must_be_is_refused(address, words
         check_writable(parsed_root(address))
 
 
-def test_a_bucket_that_can_be_written_has_nothing_new_after_the_probe(root):
+def test_a_bucket_that_can_be_written_has_nothing_new_after_the_probe(root, monkeypatch):
+    check_writable(root)
+    assert files_below(root) == []
+    left = root / contact.PROBE / "of-a-killed-command"
+    left.store.create_from(left.key, b"tuner")
+    check_writable(root)
+    assert files_below(root) == [left]  # its command may still be at work
+    monkeypatch.setattr(contact, "STALE_SECONDS", -1)
     check_writable(root)
     assert files_below(root) == []
 
