@@ -29,11 +29,11 @@ SETTLED_SECONDS = 8.0
 
 
 def cpu_seconds(processes):
-    """Of processes and the children that they have waited for."""
+    """Of processes themselves: their children are counted as processes of their own."""
     total = 0.0
     for one in processes:
         try:
-            total += sum(one.cpu_times()[:4])
+            total += sum(one.cpu_times()[:2])
         except psutil.NoSuchProcess:
             continue
     return total

@@ -112,29 +112,31 @@ def _one_life(place, generator):
 def in_parts(folder, environment, kills, seed):
     """Kills while objects of several parts are sent: each is there whole, by its own digest, or not at all."""
     prepare(folder, environment)
-    generator, wrong, whole = random.Random(seed), [], 0
+    generator = random.Random(seed)
     place = InBucket(folder / "studies" / "parts", "")
     place.folder.mkdir(parents=True)
     for kill in range(kills):
-        number = child(lambda: send(place.checkpoints / str(kill)))  # noqa: B023
-        time.sleep(generator.uniform(0.1, 0.6))
+        begun = place.folder / f"begun-{kill}"
+        number = child(lambda: send(place.checkpoints / str(kill), begun))  # noqa: B023
+        while not begun.exists():
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0.0, 0.6))
         os.kill(number, signal.SIGKILL)
         ended(number)
+    assert ended(child(lambda: send(place.checkpoints / "last", place.folder / "last", 1))) == 0
     seen = asked(place, lambda: [(path.name, path.stat().st_size) for path in files_below(place.checkpoints)])
-    for name, size in seen:
-        whole += 1
-        wrong += [f"{name} has {size} bytes"] * (size != SENT)
-    with_next = child(lambda: send(place.checkpoints / "last", 1))
-    assert ended(with_next) == 0
-    return {"kills": kills, "whole": whole, "wrong": wrong, "spooled": spooled()}
+    wrong = [f"{name} has {size} bytes" for name, size in seen if size != SENT]
+    return {"kills": kills, "whole": len(seen), "wrong": wrong, "spooled": spooled()}
 
 
 SENT = 11 << 20
 
 
-def send(place, most=1_000):
+def send(place, begun, most=1_000):
+    """Write objects of three parts, one after the other."""
     buckets.AT_ONCE, buckets.PART = 1 << 20, 5 << 20
     content = os.urandom(SENT)
+    begun.touch()
     for number in range(most):
         write_durably(place / f"{number}.pt", lambda file: file.write(content))
 

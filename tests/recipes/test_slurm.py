@@ -137,7 +137,7 @@ def test_a_cancelled_job_saves_and_does_not_come_back(slurm, site):
     job = site.submit(RUN)
     wait_for(lambda: steps(site.url)[0] > 5, moves=site.moves)
     slurm.asked("scancel", job)
-    wait_for(lambda: slurm.ended(job), moves=site.moves)
+    wait_for(lambda: slurm.ended(job) or slurm.restarts(job) != [0], moves=site.moves)
     (shown,) = slurm.shown(job)
     assert (shown["JobState"], shown["Restarts"]) == ("CANCELLED", "0"), site.said()
     ((state, attempt, _),) = rows(site.url, "select state, attempt, step from trial where step > 0")

@@ -4,7 +4,7 @@ import math
 import os
 import socket
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psycopg
 import pytest
@@ -146,6 +146,25 @@ def test_many_rows_at_once_stop_at_the_first_that_is_wrong(relay):
         assert raised.value.diag.constraint_name == "one_pkey"
         connection.rollback()
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_after_an_error_nothing_is_done_until_the_end_of_a_pipeline(relay, server):
+    """Also of what comes after answers were awaited in the midst of it."""
+
+    def told(connection):
+        with suppress(psycopg.Error), connection.pipeline():
+            for sql in ("SELECT 1", "SELECT * FROM nothing_there", "SELECT 2", "SELECT 3"):
+                try:
+                    yield connection.execute(sql).fetchone()
+                except psycopg.Error as error:
+                    yield type(error)
+        connection.rollback()
+        yield connection.execute("SELECT 4").fetchone()
+
+    with raw(relay) as relayed, psycopg.connect(server.url, prepare_threshold=None) as direct:
+        found = list(told(relayed))
+        assert found == list(told(direct))
+    assert found[:3] == [(1,), psycopg.errors.UndefinedTable, psycopg.errors.PipelineAborted]
 
 
 def test_what_a_dead_client_has_locked_is_free_and_what_it_did_undone(relay, host, planned):

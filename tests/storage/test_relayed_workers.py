@@ -1,9 +1,11 @@
 """Worker processes on PostgreSQL: one connection for all, and the bits of one process, whatever happens meanwhile."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import psutil
@@ -184,6 +186,23 @@ def launched(bench):
     return commanded(
         bench.folder, bench.url, "launch", bench.file.name, "--workers", "2", "--fuse", "off", "--quiet", *KEPT
     )
+
+
+def test_a_launcher_that_was_stopped_for_a_while_goes_on(server, tmp_path, alone):
+    """Its workers wait for it with their transactions, and no one takes that for a death."""
+    bench = Bench(tmp_path, trials=8, steps=200)
+    bench.url = empty_database(server.url)
+    launcher = launched(bench)
+    with psycopg.connect(server.url, autocommit=True) as watching:
+        begun = "SELECT count(*) FROM trial WHERE step > 0"
+        for _ in range(3):
+            wait_for(lambda: watching.execute("SELECT to_regclass('trial')").fetchone()[0] is not None)
+            wait_for(lambda: watching.execute(begun).fetchone()[0] > 0)
+            launcher.send_signal(signal.SIGSTOP)
+            time.sleep(6.0)  # longer than what the launcher takes for a pause
+            launcher.send_signal(signal.SIGCONT)
+    assert finished(launcher) == 0
+    assert curves(bench.url) == alone
 
 
 def commanded(folder, url, *words):

@@ -55,6 +55,7 @@ def test_it_has_the_bits_of_one_in_a_folder_and_everything_reads_it(tuner, tmp_p
     assert not list(uploads.spool_folder().glob("*.part"))
 
 
+@pytest.mark.slow
 def test_strays_are_swept_and_those_of_others_are_put_aside(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     root = parsed_root(address(request))
@@ -78,6 +79,7 @@ def test_strays_are_swept_and_those_of_others_are_put_aside(tuner, tmp_path, req
     assert [path.name for path in files_below(root / ".trash")] == [stray.name]
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_found_by_verify(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     root = parsed_root(address(request))
@@ -91,6 +93,7 @@ def test_a_damaged_state_is_found_by_verify(tuner, tmp_path, request):
     assert "is missing" in run.out
 
 
+@pytest.mark.slow
 def test_a_place_belongs_to_one_storage_and_a_copy_can_adopt_its_files(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     there = address(request)
@@ -127,6 +130,7 @@ def test_a_bucket_that_cannot_be_used_is_one_error_before_training(bucket, code,
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_quota_deletes_objects(tuner, tmp_path, request):
     write_study(tmp_path, **STUDY)
     root = parsed_root(address(request))

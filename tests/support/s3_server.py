@@ -19,7 +19,8 @@ def faulty(app, lost):
 
     def answer(environ, start_response):
         bucket, _, key = environ["PATH_INFO"].lstrip("/").partition("/")
-        writes = key and environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE")
+        method = environ["REQUEST_METHOD"]
+        writes = method == "POST" or (key and method in ("PUT", "DELETE"))
         if any(map(os.path.exists, sys.argv[1:2])) or (bucket == "down" and (key or environ["QUERY_STRING"])):
             return refused(start_response, "503 Service Unavailable", "SlowDown")
         if bucket == "readonly" and writes:

@@ -163,15 +163,18 @@ class Slurm:
                 daemon.wait(timeout=10)
             daemon.kill()
             daemon.wait()
-        for process in self._left():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        while left := list(self._left()):  # again, since those that were just starting others are found later
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _left(self):
         """Processes of jobs, and the daemons that keep them: all that were started with this configuration."""
-        mine = self.environment["SLURM_CONF"]
+        mine = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()
         for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("SLURM_CONF") == mine:
+            with suppress(psutil.Error, OSError):  # psutil's own `environ` is empty for slurmstepd, which has a title
+                there = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                if mine in there and process.status() != psutil.STATUS_ZOMBIE:
                     yield process

@@ -32,14 +32,22 @@ def numerics_sets(records: Iterable[TrialRecord]) -> tuple[tuple[Numerics, ...],
 
 def crossing_words(frames: StudyFrames) -> str:
     """How many trials of a study were trained under which Numerics, as words behind "trained"; "" under one set."""
-    first, *others = frames.numerics or (None,)
-    if first is None or not others:
+    return _words(frames.numerics, frames.trials["numerics"].dropna().tolist())
+
+
+def crossing_of(records: Iterable[TrialRecord]) -> str:
+    """The same of trials of several studies."""
+    sets, numbers = numerics_sets(records)
+    return _words(sets, [number for number in numbers if number is not None])
+
+
+def _words(sets: Sequence[Numerics], numbers: Sequence[int]) -> str:
+    if len(sets) < 2:
         return ""
-    counts = frames.trials["numerics"].value_counts()
-    told = [f"{counted(int(counts.get(1, 0)), 'trial')} under set 1"]
-    for number, one in enumerate(others, 2):
-        told.append(f"{int(counts.get(number, 0))} under set {number} ({'; '.join(one.differences(first))})")
-    return f"under {len(others) + 1} sets of Numerics, {', '.join(told)}: {_CROSSES}"
+    told = [f"{counted(numbers.count(1), 'trial')} under set 1"]
+    for number, one in enumerate(sets[1:], 2):
+        told.append(f"{numbers.count(number)} under set {number} ({'; '.join(one.differences(sets[0]))})")
+    return f"under {len(sets)} sets of Numerics, {', '.join(told)}: {_CROSSES}"
 
 
 def other_than_before(before: StudyFrames, frames: StudyFrames) -> str:

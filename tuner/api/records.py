@@ -20,6 +20,7 @@ from tuner.interchange.optuna_out import Exported, export_to_optuna
 from tuner.interchange.tables_in import TableTerms, imported_from_tables
 from tuner.interchange.tables_out import export_tables
 from tuner.reading import Asked, CampaignRecords, StudyName, Winner, load
+from tuner.records.hourly_price import parsed_price
 from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page
 from tuner.rounds.importances import importances
@@ -128,20 +129,29 @@ def plot(
     return figure
 
 
-def write_report(study: StudyName, out: str | Path | None = None, *, storage: str | None = None) -> Path:
+def write_report(
+    study: StudyName,
+    out: str | Path | None = None,
+    *,
+    price_per_hour: float | None = None,
+    storage: str | None = None,
+) -> Path:
     """Write the report of a campaign, one self-contained HTML page, and return its path.
 
-    out: the file; None is the page beside the storage.
+    out: the file; None is the page beside the storage. price_per_hour: of one worker, in any currency; then the page
+    says what was spent.
 
-    Raises StorageError where the campaign was not launched, InputError where the page cannot be written.
+    Raises StorageError where the campaign was not launched, InputError where the page cannot be written, and for a
+    price below 0.
 
     >>> tuner.write_report("tiny", "page.html").name
     'page.html'
     """
+    price = parsed_price(None if price_per_hour is None else str(price_per_hour))
     records = load(study, storage)
     with open_ledger(records.storage, create=False) as ledger:
         page = report_path(ledger, records.name) if out is None else Path(out)
-        write_page(ledger, records.name, page, importances)
+        write_page(ledger, records.name, page, importances, price)
     return page
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from tuner.analysis.finding import Finding
+from tuner.analysis.numerics_sets import crossing_of
 from tuner.analysis.round_frames import campaign_name, round_number, row_of_trial
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command, given_root
@@ -95,6 +96,9 @@ def adopt(options: AdoptOptions) -> Exit:
         emit_findings(session.name, made.study.name, [finding], options.form)
         say(f"{finding.verdict.upper()}: recorded in the log of adoptions of {session.name}")
         rows = [session.ledger.study(session.name, part.study.name) for part in made.parts]
+        crossing = crossing_of(record for row in rows for record in session.ledger.trials(row.study_id))
+        if crossing:
+            say(f"note: the trials of both sides were trained {crossing}")
         code = told_failures(session, rows)
         next_step(command("adoptions", session.name), command("report", session.name))
         return code

@@ -5,6 +5,7 @@ launches is known to be at work. A launcher that waits for an answer, was stoppe
 not trained: then more may come, and how long a worker waits for it is its idle timeout.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,11 @@ class Pauses:
         self._next = min(2 * self._next, LONGEST_PAUSE)
 
 
+def at_most(seconds: float) -> str:
+    """How long something is waited for, after what it is; "" where it is waited for without an end."""
+    return f", for {seconds:g} s at most" if math.isfinite(seconds) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class AskedLaunch:
     """The launch that a worker belongs to. called: the study as the command was given it."""
@@ -68,7 +74,7 @@ class AskedLaunch:
                 if time.monotonic() >= end:
                     raise self._not_launched(missing, seconds)
                 if not waited:
-                    tell(f"waiting for a launch of {self.called}, for {seconds:g} s at most")
+                    tell(f"waiting for a launch of {self.called}{at_most(seconds)}")
                 waited = True
                 pauses.pause(end - time.monotonic())
 
@@ -120,7 +126,7 @@ class Serving:
                 still = self.idle_seconds - (time.monotonic() - idle_since)
                 if still <= 0.0:
                     return f"no more work came in {self.idle_seconds:g} s (--idle-timeout); {self._rounds(left)}"
-                words = f"waiting for the next study, for {self.idle_seconds:g} s at most; {self._rounds(left)}"
+                words = f"waiting for the next study{at_most(self.idle_seconds)}; {self._rounds(left)}"
             if words != told:
                 self.tell(words)
                 told = words
