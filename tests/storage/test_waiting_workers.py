@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -158,6 +159,12 @@ def test_a_renewal_leaves_alone_what_another_worker_holds_now(
     assert leases(ledger)[theirs.trial_id] == before[theirs.trial_id]
     assert ledger.release(held) == num_held - 1
     assert ledger.renew([theirs]) == [theirs]
+
+
+def test_whoever_holds_thousands_renews_and_releases_them_too(ledger: Ledger, group: list[Claim]) -> None:
+    gone = [replace(group[0], trial_id=10**6 + number, fence=1 + number % 7) for number in range(12_000)]
+    assert ledger.renew([*gone, *group[::-1]]) == group
+    assert ledger.release([*group, *gone]) == 64
 
 
 ON_A_SERVER = pytest.mark.parametrize("url", ["postgresql"], indirect=True)

@@ -27,7 +27,7 @@ _swept: set[Path] = set()  # spool folders that this process has cleared of what
 def upload(target: ObjectPath, write: Write, *, replace: bool) -> DigestingFile:
     """Write a spool file, send it, and delete it. Raises OSError, Paused where another object has the name."""
     with spool_file() as spool:
-        with DigestingFile(spool) as written:
+        with _named(spool.parent), DigestingFile(spool) as written:
             failpoint("ck-open")
             fill(written, write)
         failpoint("ck-spooled")
@@ -37,6 +37,18 @@ def upload(target: ObjectPath, write: Write, *, replace: bool) -> DigestingFile:
             _create(target, spool, written.digest)
         failpoint("ck-uploaded")
     return written
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """An error of writing a file knows no name: it is this machine's disk that is full, and not the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        words = f"{error.strerror} (for files on their way to the object store; TMPDIR names another place)"
+        raise OSError(error.errno, words, str(folder)) from error
 
 
 def _create(target: ObjectPath, spool: Path, digest: str) -> None:
@@ -86,14 +98,23 @@ def spool_file() -> Iterator[Path]:
     if folder not in _swept:
         _swept.add(folder)
         clear_spool(folder)
-    descriptor, name = tempfile.mkstemp(".part", f"{os.getpid()}-", folder)
+    descriptor, name = _locked_file(folder)
     try:
-        system.lock(descriptor)
         yield Path(name)
     finally:
         os.close(descriptor)
         with suppress(OSError):
             os.unlink(name)
+
+
+def _locked_file(folder: Path) -> tuple[int, str]:
+    """A new file, open and locked, and its name; another one where a sweep took it before it was locked."""
+    while True:
+        descriptor, name = tempfile.mkstemp(".part", f"{os.getpid()}-", folder)
+        system.lock(descriptor)
+        if os.path.exists(name):
+            return descriptor, name
+        os.close(descriptor)
 
 
 def clear_spool(folder: Path) -> int:
