@@ -52,6 +52,11 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def user_number() -> int | None:
+    """The number of the user of this process; None on Windows, where folders for temporary files are those of a user."""
+    return os.getuid() if hasattr(os, "getuid") else None
+
+
 def refuse_workers() -> None:
     """Raise InputError where worker processes cannot be watched."""
     if sys.platform == "win32":

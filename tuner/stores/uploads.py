@@ -68,11 +68,11 @@ def spool_folder() -> Path:
 
     Raises OSError where somebody else has made it.
     """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir(), f"{_SPOOL}-{user}")
+    user = system.user_number()
+    folder = Path(tempfile.gettempdir(), f"{_SPOOL}-{'user' if user is None else user}")
     folder.mkdir(mode=0o700, exist_ok=True)
     about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
+    if not stat.S_ISDIR(about.st_mode) or user not in (None, about.st_uid):
         raise PermissionError(errno.EPERM, "a link or somebody else's folder; set TMPDIR to a folder of yours", folder)
     return folder
 
