@@ -53,7 +53,7 @@ def num_cores() -> int:
 
 
 def user_number() -> int | None:
-    """The number of the user of this process; None on Windows, where folders for temporary files are those of a user."""
+    """The number of the user of this process; None on Windows, where each has temporary folders of his own."""
     return os.getuid() if hasattr(os, "getuid") else None
 
 
