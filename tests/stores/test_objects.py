@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,27 @@ def test_a_server_that_goes_away_is_a_pause_and_no_fault_of_a_trial(root, monkey
     assert paused.value.errno == errno.EIO
     with pytest.raises(Paused, match="cannot be read"):
         ensure_reachable(root)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_for_half_a_minute_is_waited_for(root, object_store):
+    object_store.away.touch()
+    back = threading.Timer(30.0, object_store.away.unlink)
+    back.start()
+    try:
+        Bucket(root.bucket, 600.0).create_from(f"{root.key}/x", b"some")
+        assert not object_store.away.exists()
+    finally:
+        back.join()
+    assert (root / "x").read_bytes() == b"some"
+
+
+def test_the_time_to_wait_for_a_server_is_all_used(root, monkeypatch):
+    monkeypatch.setattr(buckets, "LONGEST_PAUSE", 0.101)  # the first is 0.1 s
+    bucket, began = Bucket("s3://down", 5.0), time.monotonic()
+    with pytest.raises(StoreFault):
+        bucket.read("x")
+    assert time.monotonic() - began > 4.5, "it is asked more than thirty times"
 
 
 def test_an_endpoint_without_encryption_has_to_be_allowed(root, monkeypatch):

@@ -26,6 +26,8 @@ PARTS_AT_ONCE = 4
 REQUEST_SECONDS = 120  # of one request, which carries AT_ONCE bytes at the most
 CONNECT_SECONDS = 10
 RETRY_SECONDS = 60.0  # a server that is away is asked again for so long; then the command pauses
+MOST_RETRIES = 10_000
+LONGEST_PAUSE = 5.0  # seconds, between two tries
 PROBE_SECONDS = 5.0  # the same before anything is trained
 _PREFIX = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of the variables of the environment
 _CREDENTIAL_HOSTS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")  # asked where nothing is set
@@ -63,15 +65,21 @@ class StoreFault(Paused, OSError):
 
 
 class Bucket:
-    """One bucket. Keys are relative to it. address: like s3://bucket. Nothing is opened before the first request."""
+    """One bucket. Keys are relative to it. address: like s3://bucket. Nothing is opened before the first request.
 
-    def __init__(self, address: str, retry_seconds: float = RETRY_SECONDS) -> None:
+    retry_seconds: for how long a server that is away is asked again; RETRY_SECONDS where None.
+    """
+
+    def __init__(self, address: str, retry_seconds: float | None = None) -> None:
         self.address = address
-        self.retry_seconds = retry_seconds
+        self.retry_seconds = RETRY_SECONDS if retry_seconds is None else retry_seconds
 
     @cached_property
     def _client(self) -> Any:
-        retries = {"max_retries": 30, "retry_timeout": timedelta(seconds=self.retry_seconds)}
+        # The time alone is the limit. By the client's own base, 2, its pauses do not grow on average: thirty are 15 s.
+        backoff = {"base": 3, "max_backoff": timedelta(seconds=LONGEST_PAUSE)}
+        wait = timedelta(seconds=self.retry_seconds)
+        retries = {"max_retries": MOST_RETRIES, "retry_timeout": wait, "backoff": backoff}
         options = {
             "timeout": timedelta(seconds=REQUEST_SECONDS),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
