@@ -5,10 +5,8 @@ file, which the next process deletes, an object that no record names, which is s
 together, which the bucket's own rule has to delete (docs/how-to/object-storage.md).
 """
 
-import errno
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,15 +64,9 @@ def _create(target: ObjectPath, spool: Path, digest: str) -> None:
 def spool_folder() -> Path:
     """The folder of this user for files on their way to an object store, below that for temporary files.
 
-    Raises OSError where somebody else has made it.
+    Raises PermissionError where it is not of this user alone.
     """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir(), f"{_SPOOL}-{user}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
-        raise PermissionError(errno.EPERM, "a link or somebody else's folder; set TMPDIR to a folder of yours", folder)
-    return folder
+    return system.own_temporary_folder(_SPOOL)
 
 
 def local_folder(path: StoredPath) -> Path:
