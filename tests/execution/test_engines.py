@@ -11,7 +11,10 @@ import psutil
 import pytest
 from support.bench import Bench, Heard
 from support.patience import wait_for
+from support.study_files import write_study
 
+import tuner
+from tuner.api.sessions import session_options
 from tuner.errors import InputError, Interrupted, Paused, StudyChanged
 from tuner.execution.engines import EngineChoice, Needs, Seat, SeatEvent, check_share, parsed_engine
 from tuner.execution.fork_server import SEAT, SharedForkServer, private_folder, worker_environment
@@ -56,6 +59,31 @@ def test_a_share_of_a_gpu_or_whole_ones(value):
 def test_other_shares_are_refused(value):
     with pytest.raises(InputError, match=r"--gpus is a share of one \(0\.5\), or a whole number"):
         check_share("--gpus", value)
+
+
+def test_a_share_that_ray_cannot_count_is_refused():
+    with pytest.raises(InputError, match=r"--gpus is 0, or at least 0\.0001, got 1e-05"):
+        check_share("--gpus", 1e-5)
+
+
+def test_python_asks_for_as_many_seats_as_it_says(tmp_path):
+    assert session_options(None, None, 1, {"engine": "ray"}).workers == 1
+    assert session_options(None, None, "auto", {"engine": "ray"}).workers == 0
+    assert session_options(None, None, 1, {}).workers is None
+    with pytest.raises(InputError, match="give --engine ray with them"):
+        tuner.launch(write_study(tmp_path), gpus=1.0, storage=str(tmp_path / "new.sqlite"))
+    assert not (tmp_path / "new.sqlite").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "study.py").write_text("")
+
+    def refused(source, target):
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr("tuner.execution.shipping.shutil.copyfile", refused)
+    with pytest.raises(InputError, match=r"study\.py in it cannot be read: Permission denied"):
+        ship(tmp_path, tmp_path / "copy")
 
 
 def test_what_no_node_can_have_is_refused_with_what_there_is():
@@ -136,6 +164,7 @@ def test_bad_options_end_before_the_study_is_run(tmp_path, tuner):
         (["--engine", "dask"], "--engine is ray"),
         (["--engine", "ray", "--gpus", "1.5"], "--gpus is a share"),
         (["--engine", "ray", "--workers", "9999"], "from 1 to 4096"),
+        (["--gpus", "1"], "give --engine ray with them"),
     ):
         ended = tuner("launch", tmp_path / "bad.py", *options)
         assert ended.code == 2, ended.err

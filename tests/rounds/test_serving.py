@@ -8,7 +8,7 @@ from support.study_files import write_study
 from support.tiny import tiny_study
 
 from tuner.design.study_file import declared_stages
-from tuner.errors import Paused, StorageError
+from tuner.errors import NoServer, Paused, StorageError
 from tuner.records import State, TrialUpdate
 from tuner.records.conclusions import Launcher
 from tuner.rounds import serving
@@ -111,6 +111,15 @@ def test_idle_time_is_that_in_which_nobody_trains(serve, campaign, clock):
     assert serve(idle=0.0)[0].startswith("no more work came in 0 s")
     assert clock.now == before
     assert serve(until="study") == ("nothing is left to train in 1 study", [])
+
+
+def test_a_server_that_does_not_run_yet_is_waited_for(clock, tmp_path):
+    asked = AskedLaunch("tiny.py", ("tiny",), "postgresql://u@127.0.0.1:1/d")
+    with pytest.raises(NoServer, match="check the address"):
+        asked.wait(0.0, str)
+    with pytest.raises(Paused, match=r"no launch of tiny\.py came within 3 s .*Connection refused"):
+        asked.wait(3.0, str)
+    assert sum(clock.waits) == pytest.approx(3.0)
 
 
 def test_who_waits_asks_seldom_and_not_with_all_the_others(serve, campaign, clock):

@@ -42,6 +42,16 @@ def ship(folder: Path, copy: Path) -> str:
 
     Raises InputError, before anything is copied, for more than `MOST_BYTES`, with the largest files.
     """
+    try:
+        return _ship(folder, copy)
+    except (PermissionError, FileNotFoundError) as error:
+        raise InputError(
+            f"the folder of the study file, {folder}, would be sent to each machine, and {error.filename} in it cannot "
+            f"be read: {error.strerror}. Give the study file a folder of its own, with only what the study needs"
+        ) from error
+
+
+def _ship(folder: Path, copy: Path) -> str:
     files = list(shipped_files(folder))
     size = sum(one.num_bytes for one in files)
     if size > MOST_BYTES:

@@ -17,7 +17,7 @@ from tuner.design.stages import Stage
 from tuner.design.words import check_machine
 from tuner.errors import InputError, StorageError
 from tuner.execution.backend import Backend
-from tuner.execution.engines import check_share, parsed_engine
+from tuner.execution.engines import check_needs, parsed_engine
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
@@ -88,6 +88,7 @@ def opened_session(
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
     _check_inexact(campaign, options)
+    check_needs(options.engine, options.cpus, options.gpus)
     engine = engine_of(campaign.workload)
     most = max(stage.candidates, *(one.promote or 1 for one in campaign.rounds))
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
@@ -174,8 +175,6 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
     """What trains: this process, or worker processes that end with the session."""
     if options.engine is not None:
         choice = parsed_engine(options.engine)
-        check_share("--cpus", options.cpus)
-        check_share("--gpus", options.gpus)
         plan = SeatPlan(options.workers or 0, options.cpus, options.gpus)
         url = complete_url(options.storage or default_url())
         with closing(OnEngine(url, RayEngine(choice.address), plan)) as on_engine:
