@@ -19,7 +19,9 @@ import errno
 import importlib
 import os
 import signal
+import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +101,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def own_temporary_folder(name: str) -> Path:
+    """The folder NAME-USER below that for temporary files, which nobody but this user can enter; made where missing.
+
+    Raises PermissionError where it is a link, somebody else's, or open to others.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir(), f"{name}-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    own = not hasattr(os, "getuid") or (found.st_uid == user and not found.st_mode & 0o077)
+    if not stat.S_ISDIR(found.st_mode) or not own:
+        raise PermissionError(
+            errno.EPERM, "it is not a folder of this user alone: remove it, or set TMPDIR to a folder of yours", folder
+        )
+    return folder
 
 
 def has_ended(pid: int) -> bool:

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 
 import psutil
 import pytest
@@ -232,15 +233,21 @@ def test_without_its_head_the_command_pauses_and_goes_on_when_it_is_back(study, 
     assert study.rows(CURVES) == alone
 
 
-def test_a_cluster_of_its_own_listens_on_loopback_only(tmp_path):
+@pytest.fixture
+def short():
+    """A folder with a short name: Ray's sockets lie in it, whose paths have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield folder
+
+
+def test_a_cluster_of_its_own_listens_on_loopback_only(tmp_path, short):
     study = Study(tmp_path / "own", None, f"sqlite:///{tmp_path}/own/l.sqlite", steps=20_000)
     home = tmp_path / "home"
     home.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     study.cluster = type("Own", (), {"environment": environment | {
-        "HOME": str(home), "RAY_TMPDIR": str(tmp_path / "r"), "OMP_NUM_THREADS": "1",
+        "HOME": str(home), "RAY_TMPDIR": short, "OMP_NUM_THREADS": "1",
     }, "address": ""})()  # fmt: skip
-    (tmp_path / "r").mkdir()
     launch = study.start("--engine", "ray", "--workers", "2", workers=0)
     try:
         study.wait_for_steps(1, alive=[launch])

@@ -9,6 +9,7 @@ from tuner.stores.buckets import PROBE_SECONDS, Bucket, StoreFault
 from tuner.stores.places import ObjectPath, StoredPath
 
 PROBE = ".tuner-probe"
+STALE_SECONDS = 600  # a probe that is older belongs to nobody
 _SETTINGS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION; of another server than Amazon's AWS_ENDPOINT_URL",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -37,12 +38,12 @@ def check_writable(root: StoredPath) -> None:
     """
     if not isinstance(root, ObjectPath):
         return
-    bucket, key, content = Bucket(root.bucket, PROBE_SECONDS), f"{root.key}/{PROBE}-{secrets.token_hex(8)}", b"tuner"
+    bucket, key, content = Bucket(root.bucket, PROBE_SECONDS), f"{root.key}/{PROBE}/{secrets.token_hex(8)}", b"tuner"
     try:
         bucket.create_from(key, content)
         again = _is_refused_again(bucket, key, content)
         whole = bucket.read(key) == content
-        bucket.remove([key])
+        bucket.remove([key, *_left_by_others(bucket, root, key)])
     except StoreFault as error:
         raise _refused(root, error, "read, written and deleted") from None
     except OSError as error:
@@ -53,6 +54,15 @@ def check_writable(root: StoredPath) -> None:
             "commands could take each other's files for their own; use a newer version of the server, or name a folder "
             "with --checkpoints FOLDER"
         )
+
+
+def _left_by_others(bucket: Bucket, root: ObjectPath, own: str) -> list[str]:
+    """Probes of commands that were killed within theirs: much older than our own, by the clock of the store."""
+    now = bucket.found(own)
+    others = {key: bucket.found(key) for key in bucket.names(f"{root.key}/{PROBE}") if key != own}
+    return [
+        key for key, one in others.items() if now and one and now.st_mtime_ns - one.st_mtime_ns > STALE_SECONDS * 1e9
+    ]
 
 
 def _is_refused_again(bucket: Bucket, key: str, content: bytes) -> bool:
