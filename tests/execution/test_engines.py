@@ -80,12 +80,12 @@ def test_python_asks_for_as_many_seats_as_it_says(tmp_path):
 def test_a_folder_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch):
     (tmp_path / "study.py").write_text("")
 
-    def refused(source, target):
+    def refused(archive, source, name):
         raise PermissionError(13, "Permission denied", str(source))
 
-    monkeypatch.setattr("tuner.execution.shipping.shutil.copyfile", refused)
+    monkeypatch.setattr("zipfile.ZipFile.write", refused)
     with pytest.raises(InputError, match=r"study\.py in it cannot be read: Permission denied"):
-        ship(tmp_path, tmp_path / "copy")
+        pack(tmp_path, tmp_path / "code.zip")
 
 
 def test_what_no_node_can_have_is_refused_with_what_there_is():

@@ -67,10 +67,10 @@ class RaySeat:
         outcome = DIED
         for line in _piped(self._process.stdout):
             outcome = json.loads(line)
-        code = self._process.wait()
+        exit_code = self._process.wait()
         with self._lock, suppress(OSError):
             _piped(self._process.stdin).close()
-        return json.dumps({**outcome, "code": code})
+        return json.dumps({**outcome, "code": exit_code})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is None:

@@ -50,7 +50,7 @@ def pack(folder: Path, archive: Path) -> str:
     Raises InputError, before anything is written, for more than `MOST_BYTES`, with the largest files.
     """
     try:
-        return _ship(folder, copy)
+        return _pack(folder, archive)
     except (PermissionError, FileNotFoundError) as error:
         raise InputError(
             f"the folder of the study file, {folder}, would be sent to each machine, and {error.filename} in it cannot "
@@ -58,7 +58,7 @@ def pack(folder: Path, archive: Path) -> str:
         ) from error
 
 
-def _ship(folder: Path, copy: Path) -> str:
+def _pack(folder: Path, archive: Path) -> str:
     files = list(shipped_files(folder))
     size = sum(one.num_bytes for one in files)
     if size > MOST_BYTES:
