@@ -105,6 +105,10 @@ class Identifier:
         more = {one.label: Path(one.file) for known in self._of_studies.values() for one in known}
         return {label: source.file for label, source in self._reached.sources.items()} | more
 
+    def changed_file(self) -> str:
+        """The label of a file whose code is not any more what this process has read; "" where there is none."""
+        return self._reached.changed_since_read()
+
     def fingerprint(self, study: str, inherited: StartWeights | None = None) -> str:
         """The digest of the workload as a study uses it, with the code that ran only for its models, and its start."""
         return self._with(self._of_studies.get(study, []), (), inherited).fingerprint
@@ -194,7 +198,7 @@ class Identifier:
 
         Checked once: a file that is edited while its study trains changes nothing in this process.
         """
-        label = self._reached.changed_since_read()
+        label = self.changed_file()
         if label:
             raise StudyChanged(f"{label} was changed while the study was loaded; launch again")
 
