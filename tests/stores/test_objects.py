@@ -213,6 +213,32 @@ def test_an_endpoint_without_encryption_has_to_be_allowed(root, monkeypatch):
         (root / "x").read_bytes()
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "", "localhost", "https://", f"key:{SECRET}@host"])
+def test_an_endpoint_that_is_no_url_is_said(variable, endpoint, root, monkeypatch):
+    monkeypatch.setenv(variable, endpoint)
+    with pytest.raises(StorageError, match=rf"{variable} must begin with https://") as refused:
+        ensure_reachable(root)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_panic_of_the_client_is_a_fault_of_the_store_and_a_password_is_not_shown(root, monkeypatch):
+    class PanicException(BaseException):  # as pyo3 has it
+        pass
+
+    def panic(*_, **__):
+        raise PanicException(f"called unwrap on https://somebody:{SECRET}@host/place?X-Amz-Signature=1")
+
+    monkeypatch.setattr("obstore.head", panic)
+    with pytest.raises(StoreFault, match="called unwrap on https://") as fault:
+        (root / "x").stat()
+    assert fault.value.errno == errno.EINVAL
+    assert SECRET not in str(fault.value)
+    monkeypatch.setattr("obstore.head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        (root / "x").stat()
+
+
 def test_without_the_package_the_error_says_how_to_install_it(root, monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")
