@@ -297,7 +297,8 @@ with spool_file() as path:
 """
 
 
-def test_weights_that_a_store_does_not_give_are_no_missing_file():
+def test_weights_that_a_store_does_not_give_are_no_missing_file(monkeypatch):
+    monkeypatch.setattr(buckets, "_opened", {"s3://down": Bucket("s3://down", 0.3)})
     chosen = Selected("0" * 64, 1, "starts/x.safetensors")
     start = StartWeights(StageStart((chosen,)), (parsed_root("s3://down/starts/x.safetensors"),))
     with pytest.raises(StoreFault, match="503"):
