@@ -81,6 +81,12 @@ def lock(descriptor: int) -> None:
         time.sleep(LOCK_PAUSE)
 
 
+def lock_shared(descriptor: int) -> None:
+    """Lock an open file or folder together with others: nobody has it alone meanwhile. Nothing on Windows."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
 def locked_now(descriptor: int) -> bool:
     """Take the only lock of an open file, without waiting; False where somebody has it, or that cannot be known."""
     if fcntl is None:

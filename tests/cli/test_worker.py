@@ -58,7 +58,7 @@ def test_a_launch_that_is_not_there_is_an_error_and_one_that_does_not_come_is_tr
     assert (run.code, "--wait-for-launch 600 waits for that" in run.err) == (2, True), run.err
     run = tuner("worker", "tiny.py", "--wait-for-launch", "0.1")
     assert run.code == 75, run.err
-    assert "paused: no launch of tiny.py came within 0.1 s (there is no storage at" in run.err
+    assert "paused: no launch of tiny.py came within 0.1 s: start it (tuner run tiny.py)" in run.err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
 
 

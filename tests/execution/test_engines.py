@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ from tuner.execution.fork_server import SEAT, SharedForkServer, private_folder, 
 from tuner.execution.on_engine import OnEngine, SeatPlan
 from tuner.execution.ray_engine import RayEngine, _refuse_infeasible, _unlike
 from tuner.execution.seat_process import SeatOrder
-from tuner.execution.shipping import ship, shipped_files
+from tuner.execution.shipping import pack, shipped_files, sweep, unpacked
 from tuner.records import State
 from tuner.storage.store import open_ledger
 
@@ -78,12 +80,12 @@ def test_python_asks_for_as_many_seats_as_it_says(tmp_path):
 def test_a_folder_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch):
     (tmp_path / "study.py").write_text("")
 
-    def refused(source, target):
+    def refused(archive, source, name):
         raise PermissionError(13, "Permission denied", str(source))
 
-    monkeypatch.setattr("tuner.execution.shipping.shutil.copyfile", refused)
+    monkeypatch.setattr("zipfile.ZipFile.write", refused)
     with pytest.raises(InputError, match=r"study\.py in it cannot be read: Permission denied"):
-        ship(tmp_path, tmp_path / "copy")
+        pack(tmp_path, tmp_path / "code.zip")
 
 
 def test_what_no_node_can_have_is_refused_with_what_there_is():
@@ -130,14 +132,18 @@ def test_a_package_of_the_study_is_compared(tmp_path):
 
 
 def test_only_code_is_shipped_and_its_size_is_said(tmp_path):
-    folder, copy = tmp_path / "study", tmp_path / "copy"
+    folder, archive = tmp_path / "study", tmp_path / "code.zip"
     for name in ("study.py", "pkg/net.py", "runs/a.txt", ".git/config", "__pycache__/x.pyc", "t.sqlite", ".venv/b.py"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("12345")
-    said = ship(folder, copy)
+    (folder / "pkg/net.py").chmod(0o755)
+    said = pack(folder, archive)
+    copy = unpacked(archive.read_bytes(), tmp_path, "it")
     assert sorted(str(one.path) for one in shipped_files(folder)) == ["pkg/net.py", "study.py"]
     assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*.*")) == ["pkg/net.py", "study.py"]
+    assert [os.access(copy / name, os.X_OK) for name in ("pkg/net.py", "study.py")] == [True, False]
+    assert (copy / "study.py").read_text() == "12345"
     assert "2 files" in said
     assert "10 B" in said or "10 bytes" in said
 
@@ -147,8 +153,43 @@ def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(tmp_path, 
     (tmp_path / "large.npy").write_bytes(b"x" * 3000)
     monkeypatch.setattr("tuner.execution.shipping.MOST_BYTES", 2000)
     with pytest.raises(InputError, match=r"3\.0 kB.*the largest: large\.npy.*data where each machine finds them"):
-        ship(tmp_path, tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
+        pack(tmp_path, tmp_path / "code.zip")
+    assert not (tmp_path / "code.zip").exists()
+
+
+UNPACKS = """
+import sys
+from pathlib import Path
+from tuner.execution.shipping import unpacked
+print(unpacked(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), sys.argv[3]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_was_unpacked_is_shared_and_removed_once_nobody_uses_it(tmp_path):
+    folder, parent, archive = tmp_path / "study", tmp_path / "node", tmp_path / "code.zip"
+    folder.mkdir()
+    parent.mkdir()
+    (folder / "study.py").write_text("one")
+    pack(folder, archive)
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", UNPACKS, str(archive), str(parent)]
+    users = [subprocess.Popen([*command, "it"], stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    try:
+        places = {Path(user.stdout.readline().strip()) for user in users}
+        (place,) = places
+        users[0].kill()
+        users[0].communicate()
+        sweep(parent)
+        assert (place / "study.py").read_text() == "one", "the other one uses it"
+        users[1].kill()
+        users[1].communicate()
+        sweep(parent)
+        assert not list(parent.glob("*.code"))
+    finally:
+        for user in users:
+            user.kill()
+            user.communicate()
 
 
 def test_without_the_package_the_way_to_install_it_is_said(tmp_path, monkeypatch):

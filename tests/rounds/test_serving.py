@@ -174,7 +174,9 @@ def test_a_launch_is_waited_for_without_a_storage_being_made(tmp_path, clock):
     asked, told = AskedLaunch("tiny.py", ("tiny",), str(storage)), []
     with pytest.raises(StorageError, match=r"there is no storage at .*; --wait-for-launch 600 waits for that"):
         asked.wait(0.0, told.append)
-    with pytest.raises(Paused, match=r"no launch of tiny\.py came within 60 s \(there is no storage at .*tuner run"):
+    with pytest.raises(
+        Paused, match=r"no launch of tiny\.py came within 60 s: start it \(tuner run tiny.*there is no storage at "
+    ):
         asked.wait(60.0, told.append)
     assert told == ["waiting for a launch of tiny.py, for 60 s at most"]
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A door to a PostgreSQL server that may drop the answer to a COMMIT: done, and nobody hears of it."""
+"""A door to a server, which may be shut; of PostgreSQL's it may drop the answer to a COMMIT: done, and nobody hears."""
 
 import socket
 import threading
@@ -10,15 +10,16 @@ class Proxy:
     """Passes on what is asked and answered, but for the answers to the commits that are to be dropped.
 
     `every`: of so many commits one is dropped, the first of them at once; 0: only those that `drop_next` asks for.
+    `at`: the port of the door itself; 0: a free one.
     """
 
-    def __init__(self, port: int, every: int = 0) -> None:
+    def __init__(self, port: int, every: int = 0, at: int = 0) -> None:
         self.target = port
         self.every = every
         self.commits = 0
         self.dropped = 0
         self.armed = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", at))
         self.port = self.listener.getsockname()[1]
         self.sockets = [self.listener]
         self.threads: list[threading.Thread] = []

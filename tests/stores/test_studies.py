@@ -4,10 +4,14 @@ import json
 import sqlite3
 
 import pytest
+from storage.proxy import Proxy
+from support.patience import wait_for
+from support.processes import started, told
+from support.records import rows
 from support.study_files import write_study
 
 from tuner.storage.store import open_ledger
-from tuner.stores import uploads
+from tuner.stores import buckets, uploads
 from tuner.stores.places import files_below, parsed_root
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
 
@@ -159,8 +163,11 @@ def write_leaving(folder, flag):
     return write_study(folder, **STUDY, replace=[(LOSS, GOES_AWAY.format(str(flag), LOSS)), imports, counted])
 
 
-def test_a_store_that_goes_away_is_a_pause_and_the_same_command_goes_on(tuner, tmp_path, request, object_store):
+def test_a_store_that_goes_away_is_a_pause_and_the_same_command_goes_on(
+    tuner, tmp_path, request, object_store, monkeypatch
+):
     write_leaving(tmp_path, object_store.away)
+    monkeypatch.setattr(buckets, "RETRY_SECONDS", 0.5)
     root = parsed_root(address(request))
     try:
         run = tuner("launch", "tiny.py", "--checkpoints", root)
@@ -186,3 +193,82 @@ def test_two_workers_train_into_it(tuner, tmp_path, request):
     assert tuner("launch", "tiny.py", "--storage", "alone.sqlite", "--checkpoints", "folder").code == 0
     in_folder = kept(tmp_path / "alone.sqlite", tmp_path / "folder")
     assert kept(tmp_path / "workers.sqlite", parsed_root(there)) == in_folder
+
+
+HOLDS = """calls.append(0)
+        folder = Path(__file__).parent
+        if len(calls) == 30 and not (folder / "away").exists():
+            (folder / "holds").touch()
+            while not (folder / "away").exists():
+                time.sleep(0.01)
+        {}"""
+IMPATIENT = "\nfrom tuner.stores import buckets\n\nbuckets.RETRY_SECONDS = 0.5\n"
+
+
+def held(folder, there, more=""):
+    """A launch of two workers, one of which waits in the middle of a trial until there is a file `away`."""
+    imports = ("import torch\n", f"import time\nimport torch\nfrom pathlib import Path\n{more}")
+    counted = ("class Tiny(", "calls = []\n\n\nclass Tiny(")
+    write_study(folder, trials=4, steps=60, replace=[(LOSS, HOLDS.format(LOSS)), imports, counted])
+    launch = started(folder, *WORKERS, "--checkpoints", there)
+    wait_for(lambda: (folder / "holds").exists(), alive=[launch])
+    return launch
+
+
+WORKERS = ("launch", "tiny.py", "--workers", 2, "--fuse", "off")
+
+
+def same_as_in_a_folder(folder, tuner, there):
+    """Whether everything is complete, whole, and as in a folder."""
+    assert tuner("verify", "tiny.py").code == 0
+    assert rows(folder, "select state, count(*), max(attempt) from trial group by state") == [("complete", 4, 1)]
+    alone = ("--storage", "folder.sqlite", "--checkpoints", "folder", "--fuse", "off")
+    assert tuner("launch", "tiny.py", *alone).code == 0
+    assert kept(folder / "runs/tuner.sqlite", parsed_root(there)) == kept(folder / "folder.sqlite", folder / "folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["refuses", "is gone"])
+def test_a_store_that_stays_away_from_two_workers_is_a_pause(way, tuner, tmp_path, request, object_store, monkeypatch):
+    port = int(object_store.url.rpartition(":")[2])
+    doors = [Proxy(port)]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{doors[0].port}")
+    there = address(request).replace("[", "-").replace("]", "").replace(" ", "-")
+    launch = held(tmp_path, there, IMPATIENT)
+    try:
+        object_store.away.touch() if way == "refuses" else doors[0].close()
+        (tmp_path / "away").touch()
+        code, err = told(launch)
+        assert (code, "Traceback" in err) == (75, False), err
+        words = "503 Service Unavailable" if way == "refuses" else "does not answer as it should"
+        assert f"s3://place/{there.rpartition('/')[2]}" in err, err
+        assert words in err, err
+        assert "run the same command again" in err, err
+        assert rows(tmp_path, "select max(attempt) from trial where state = 'waiting'") == [(0,)]
+        assert rows(tmp_path, "select count(*) from trial where state not in ('waiting', 'complete')") == [(0,)]
+        code, err = told(started(tmp_path, *WORKERS))
+        assert (code, "Traceback" in err, "run the same command again" in err) == (75, False, True), err
+        object_store.away.unlink(missing_ok=True)
+        doors += [Proxy(port, at=doors[0].port)] if way == "is gone" else []
+        code, err = told(started(tmp_path, *WORKERS))
+        assert code == 0, err
+        same_as_in_a_folder(tmp_path, tuner, there)
+    finally:
+        object_store.away.unlink(missing_ok=True)
+        for door in doors:
+            door.close()
+
+
+@pytest.mark.slow
+def test_a_store_that_comes_back_is_waited_for_by_two_workers(tuner, tmp_path, request, object_store):
+    there = address(request)
+    launch = held(tmp_path, there)
+    try:
+        object_store.away.touch()
+        (tmp_path / "away").touch()
+        wait_for(lambda: object_store.away.stat().st_size > 2, alive=[launch])
+    finally:
+        object_store.away.unlink(missing_ok=True)
+    code, err = told(launch)
+    assert code == 0, err
+    same_as_in_a_folder(tmp_path, tuner, there)

@@ -60,7 +60,7 @@ def object_server():
 
 @pytest.fixture
 def object_store(request, monkeypatch):
-    """The server, which the environment names; quick to be given up."""
+    """The server, which the environment names; quick to be given up before anything is trained."""
     require("obstore", "moto")
     server = request.getfixturevalue("object_server")
     for name, value in server.environment.items():
@@ -70,5 +70,4 @@ def object_store(request, monkeypatch):
     monkeypatch.setattr(buckets, "_opened", {})
     monkeypatch.setattr(contact, "_met", set())
     monkeypatch.setattr(contact, "PROBE_SECONDS", 0.5)
-    monkeypatch.setattr(buckets, "RETRY_SECONDS", 0.5)
     return server

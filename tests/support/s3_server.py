@@ -1,6 +1,6 @@
 """An S3 on this machine, moto's, as a process: `python s3_server.py [FLAG]`. Its port is the first line of the output.
 
-While there is a file FLAG it answers nothing but 503.
+While there is a file FLAG it answers nothing but 503, and adds a byte to the file each time.
 
 What a bucket is called says what is wrong with it: `forgetful` overwrites whatever it is asked, `readonly` refuses to
 write, `down` answers nothing but 503, `lossy` takes the first request to write a key and loses its answer.
@@ -21,7 +21,7 @@ def faulty(app, lost):
         bucket, _, key = environ["PATH_INFO"].lstrip("/").partition("/")
         method = environ["REQUEST_METHOD"]
         writes = method == "POST" or (key and method in ("PUT", "DELETE"))
-        if any(map(os.path.exists, sys.argv[1:2])) or (bucket == "down" and (key or environ["QUERY_STRING"])):
+        if any(map(noted, sys.argv[1:2])) or (bucket == "down" and (key or environ["QUERY_STRING"])):
             return refused(start_response, "503 Service Unavailable", "SlowDown")
         if bucket == "readonly" and writes:
             return refused(start_response, "403 Forbidden", "AccessDenied")
@@ -35,6 +35,17 @@ def faulty(app, lost):
         return answered
 
     return answer
+
+
+def noted(flag):
+    """Whether there is this file; it is longer then."""
+    try:
+        file = os.open(flag, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:
+        return False
+    os.write(file, b".")
+    os.close(file)
+    return True
 
 
 def refused(start_response, status, code):

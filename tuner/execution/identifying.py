@@ -21,6 +21,7 @@ from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Trainable, Workload, own_kinds
 from tuner.errors import StudyChanged
+from tuner.records import Numerics
 from tuner.shown import counted
 from tuner.sources.bytecode import definitions_of_class, file_of_class
 from tuner.sources.places import kind_of
@@ -243,8 +244,8 @@ def changed_since(
     other_test = test and "test" in kept.data and kept.data["test"] != today.data.get("test")
     found = changes(kept, today) + ["test data changed"] * other_test
     if beginning and not found:
-        found = ["initial weights changed"] * bool(changed_weights(kept, today))
-        found = found or ["the loss of a first batch changed"] * bool(changed_losses(kept, today))
+        found = ["initial weights changed"] * bool(changed_weights(kept, today, Numerics.alike))
+        found = found or ["the loss of a first batch changed"] * bool(changed_losses(kept, today, Numerics.alike))
     return found
 
 

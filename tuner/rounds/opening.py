@@ -6,7 +6,7 @@ The command line and the Python API open their sessions here, so both check the 
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from tuner.design.campaign import Campaign
 from tuner.design.own_loop import OwnLoop
 from tuner.design.stages import Stage
 from tuner.design.words import check_machine
-from tuner.errors import InputError, StorageError
+from tuner.errors import InputError, NoLedger, StorageError
 from tuner.execution.backend import Backend
 from tuner.execution.engines import check_needs, parsed_engine
 from tuner.execution.fork_server import ForkServer
@@ -191,12 +191,26 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
 
 @contextmanager
 def _ledger(storage: str | None, dry_run: bool, create: bool) -> Iterator[Ledger]:
-    there = storage_exists(storage)
     with ExitStack() as opened:
-        url = storage or default_url()
-        if dry_run and not there:
-            url = str(Path(opened.enter_context(tempfile.TemporaryDirectory())) / "empty.sqlite")
-        yield opened.enter_context(open_ledger(url, create=not there if dry_run else create))
+        if not dry_run:
+            yield opened.enter_context(open_ledger(storage or default_url(), create=create))
+            return
+        there = opened.enter_context(ledger_there(storage))
+        if there is None:
+            empty = Path(opened.enter_context(tempfile.TemporaryDirectory())) / "empty.sqlite"
+            there = opened.enter_context(open_ledger(str(empty)))
+        yield there
+
+
+@contextmanager
+def ledger_there(storage: str | None) -> Iterator[Ledger | None]:
+    """The Ledger that is there; None where nothing was recorded yet: no file, or a database without our tables."""
+    with ExitStack() as opened:
+        ledger = None
+        if storage_exists(storage):
+            with suppress(NoLedger):
+                ledger = opened.enter_context(open_ledger(storage or default_url(), create=False))
+        yield ledger
 
 
 def storage_exists(storage: str | None) -> bool:

@@ -82,8 +82,8 @@ class AskedLaunch:
         launch = f"tuner run {word(self.called)}"
         if seconds:
             return Paused(
-                f"no launch of {self.called} came within {seconds:g} s ({missing}): start it ({launch}), then this "
-                "command again"
+                f"no launch of {self.called} came within {seconds:g} s: start it ({launch}), then this command again; "
+                f"{missing}"
             )
         if isinstance(missing, NoServer | Unreachable):
             return missing
@@ -126,7 +126,8 @@ class Serving:
                 still = self.idle_seconds - (time.monotonic() - idle_since)
                 if still <= 0.0:
                     return f"no more work came in {self.idle_seconds:g} s (--idle-timeout); {self._rounds(left)}"
-                words = f"waiting for the next study{at_most(self.idle_seconds)}; {self._rounds(left)}"
+                awaited = "the next study" if self._missing_rounds(left) else "the launching command to end"
+                words = f"waiting for {awaited}{at_most(self.idle_seconds)}; {self._rounds(left)}"
             if words != told:
                 self.tell(words)
                 told = words

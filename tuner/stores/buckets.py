@@ -223,7 +223,7 @@ _used_by: list[int] = []  # the process that used obstore
 
 def bucket_at(address: str) -> Bucket:
     """The bucket of an address like s3://bucket, the same one in all of a process."""
-    return _opened.setdefault(address, Bucket(address))
+    return _opened.setdefault(address, Bucket(address, RETRY_SECONDS))
 
 
 def _obstore() -> Any:
