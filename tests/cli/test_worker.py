@@ -95,6 +95,8 @@ def test_trials_that_fail_end_it_with_4(tuner, tmp_path):
     plan_more(tmp_path, 4)
     run = tuner("worker", "tiny.py", "--allow-changed-code", *NOT_LONG, *ALONE)
     assert (run.code, "3 trials in a row failed alike" in run.err) == (4, True), run.err
+    told = tuner("worker", "tiny.py", "--allow-changed-code", *NOT_LONG)
+    assert (told.code, "repeat the command that launched them with --retry-failed" in told.err) == (4, True), told.err
 
 
 def test_a_file_that_is_edited_while_a_worker_waits_is_read_anew_by_the_same_command(tuner, tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """A backend is one method: a third one, which hands jobs to somewhere else as text, trains the same bits."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.loaded import loaded
 from support.slope import SlopeEngine
 from support.tiny import Tiny
 
-from tuner.errors import InputError, NotFusible, StudyChanged
+from tuner.errors import InputError, Interrupted, NotFusible, StudyChanged
 from tuner.execution.in_process import InProcess
 from tuner.execution.machine import Lease, Machine, Quota, machine_from
 from tuner.execution.remote_job import StudyTask, engine_named, job_of, setup_from, setup_of, task_of
@@ -113,10 +114,12 @@ def test_a_machine_is_the_same_after_it_was_sent(tmp_path):
     every = Machine(
         tmp_path, "cuda:1", 3, "auto", "fast", allow_inexact=True, quota=Quota(10, 2),
         lease=Lease(5.0, renewed_here=False), commit_seconds=1.5, worker_count=None, workers_per_gpu=4,
-        stall_seconds=9.0, other_numerics="refuse",
+        stall_seconds=9.0, other_numerics="refuse", claims_until=time.monotonic() + 1e4,
     )  # fmt: skip
     for machine in (Machine(tmp_path), every):
-        assert machine_from(json.loads(json.dumps(machine.as_json()))) == machine
+        there = machine_from(json.loads(json.dumps(machine.as_json())))
+        assert replace(there, claims_until=machine.claims_until) == machine
+        assert there.claims_until == (machine.claims_until and pytest.approx(machine.claims_until, abs=600.0))
     defaults = Machine(tmp_path)
     assert [one.name for one in fields(Machine) if getattr(every, one.name) == getattr(defaults, one.name)] == [
         "checkpoint_root"
@@ -131,3 +134,16 @@ def test_the_folder_of_checkpoints_is_sent_as_an_absolute_path(monkeypatch, tmp_
 def test_a_worker_leaves_its_leases_to_the_coordinator():
     worker = Machine(Path("c"), lease=Lease(7.0)).for_worker("cuda:1", 3)
     assert (worker.lease, worker.device, worker.worker_count) == (Lease(7.0, renewed_here=False), "cuda:1", 3)
+
+
+def test_what_ended_in_the_last_seconds_is_done_and_not_stopped(tmp_path, monkeypatch):
+    heard = Heard()
+    monkeypatch.setattr(Machine, "may_begin", property(lambda machine: len(heard.ended) < 2))
+    Bench(tmp_path / "done", trials=2, steps=20).run(0, listener=heard)
+    heard.ended.clear()
+    with pytest.raises(Interrupted, match="too little time is left to begin another trial"):
+        Bench(tmp_path / "left", trials=3, steps=20).run(0, listener=heard)
+    never = (
+        "__import__('tuner.execution.machine').execution.machine.Machine.may_begin = False"  # from its first step on
+    )
+    Bench(tmp_path / "worker", trials=1, steps=20, loss=never).run(1)

@@ -206,6 +206,10 @@ def test_bad_options_end_before_the_study_is_run(tmp_path, tuner):
         (["--engine", "ray", "--gpus", "1.5"], "--gpus is a share"),
         (["--engine", "ray", "--workers", "9999"], "from 1 to 4096"),
         (["--gpus", "1"], "give --engine ray with them"),
+        (["--engine", "ray", "--workers-per-gpu", "2"], "--gpus 0.5 lets two share one"),
+        (["--engine", "ray", "--device", "cuda"], "write --gpus 1 instead"),
+        (["--engine", "ray", "--device", "cuda:1", "--gpus", "1"], "the engine gives each worker its GPU"),
+        (["--engine", "ray", "--device", "cpu", "--gpus", "0.5"], "nobody would use these GPUs"),
     ):
         ended = tuner("launch", tmp_path / "bad.py", *options)
         assert ended.code == 2, ended.err

@@ -239,8 +239,11 @@ def print_fusion(session: Session, prepared: Prepared) -> None:
     )
 
 
-def told_failures(session: Session, rows: Sequence[StudyRow]) -> Exit:
-    """List the trials of some studies that FAILED, with their reasons, and say whether any did by an exit code."""
+def told_failures(session: Session, rows: Sequence[StudyRow], again: str = "the command") -> Exit:
+    """List the trials of some studies that FAILED, with their reasons, and say whether any did by an exit code.
+
+    again: what trains them when it is repeated.
+    """
     failed = failures(session.ledger, rows)
     if not failed:
         return Exit.FINE
@@ -249,7 +252,7 @@ def told_failures(session: Session, rows: Sequence[StudyRow]) -> Exit:
     for line in listed(failed):
         say(f"  {line}")
     say(
-        "remove the cause, then repeat the command with --retry-failed: the trials continue from their last saved "
+        f"remove the cause, then repeat {again} with --retry-failed: the trials continue from their last saved "
         "state. Running again without a change will not help"
     )
     return Exit.FAILED

@@ -64,7 +64,7 @@ def check_options(where: TrainingOptions) -> None:
     parsed_fuse(where.fuse)
     most = MOST_SEATS if where.engine else MOST_WORKERS
     parsed_workers(where.workers, most)
-    check_needs(where.engine, where.cpus, where.gpus)
+    check_needs(where.engine, where.cpus, where.gpus, where.device, where.workers_per_gpu)
     if where.keep_checkpoints is not None:
         parsed_bytes(where.keep_checkpoints)
 

@@ -94,6 +94,5 @@ def _ended(session: Session, stages: Sequence[Stage], why: str) -> Exit:
     """Say why this worker ends, and which trials FAILED; the exit code."""
     say(f"{', '.join(stage.name for stage in stages)}: {why}")
     there = session.ledger.campaigns()
-    return told_failures(
-        session, [row for one in stages if one.name in there for row in session.ledger.studies(one.name)]
-    )
+    rows = [row for one in stages if one.name in there for row in session.ledger.studies(one.name)]
+    return told_failures(session, rows, again="the command that launched them")

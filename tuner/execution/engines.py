@@ -141,14 +141,28 @@ def check_share(option: str, value: float) -> None:
         raise InputError(f"{option} is 0, or at least {SMALLEST_SHARE:g}, got {value:g}")
 
 
-def check_needs(engine: str | None, cpus: float, gpus: float) -> None:
-    """Raise InputError for an engine that there is not, and for needs of its workers that cannot be, or without it."""
-    if engine is not None:
-        parsed_engine(engine)
-        check_share("--cpus", cpus)
-        check_share("--gpus", gpus)
-    elif (cpus, gpus) != (DEFAULT_CPUS, DEFAULT_GPUS):
+def check_needs(engine: str | None, cpus: float, gpus: float, device: str | None = None, per_gpu: int = 1) -> None:
+    """Raise InputError for an engine that there is not, and for needs of its workers that cannot be, or without it.
+
+    device, per_gpu: as --device and --workers-per-gpu say them.
+    """
+    if engine is None:
+        if (cpus, gpus) != (DEFAULT_CPUS, DEFAULT_GPUS):
+            raise InputError(
+                "--cpus and --gpus say what each worker of an engine needs: give --engine ray with them. Without an "
+                "engine --device, --threads and --workers-per-gpu say what this machine gives"
+            )
+        return
+    parsed_engine(engine)
+    check_share("--cpus", cpus)
+    check_share("--gpus", gpus)
+    if per_gpu != 1:
+        raise InputError("--workers-per-gpu is for GPUs of this machine; with --engine, --gpus 0.5 lets two share one")
+    kind, _, number = (device or "").partition(":")
+    if kind == "cuda" and (number or not gpus):
         raise InputError(
-            "--cpus and --gpus say what each worker of an engine needs: give --engine ray with them. Without an engine "
-            "--device, --threads and --workers-per-gpu say what this machine gives"
+            f"--device {device} with --engine: the engine gives each worker its GPU, as --gpus says; write --gpus 1 "
+            "instead"
         )
+    if kind == "cpu" and gpus:
+        raise InputError(f"--device cpu and --gpus {gpus:g}: nobody would use these GPUs; leave one of the two out")

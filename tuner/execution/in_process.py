@@ -34,7 +34,6 @@ from tuner.training.settings import Profile
 
 POLL_SECONDS = 0.5  # between two looks of a worker process for which too little time is left
 _log = logging.getLogger(__name__)
-CLOSING_POLL_SECONDS = 0.1
 LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
@@ -63,6 +62,9 @@ class InProcess:
                     except (NotFusible, RuntimeError, MemoryError) as error:
                         if not study.planner.can_go_on(group, error):
                             raise
+            if not stop() and study.is_over():
+                job.delete_strays()
+                return
             why = "" if stop() else ", because too little time is left to begin another trial"
             raise Interrupted(
                 f"stopped{why}; everything up to the last step is saved, run the same command again to go on"
@@ -118,10 +120,17 @@ class _Study:
     def has_time(self) -> bool:
         """Whether another trial may be begun. A worker process waits for its coordinator then, which stops them all."""
         while not self.machine.may_begin:
-            if self.machine.lease.renewed_here or self.stop():
+            if self.machine.lease.renewed_here or self.stop() or self.is_over():
                 return False
-            time.sleep(CLOSING_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         return True
+
+    def is_over(self) -> bool:
+        """Whether all trials have ended, as far as the database answers."""
+        try:
+            return self.ledger.work_left(self.row.study_id).nothing
+        except TunerError:
+            return False
 
     @contextmanager
     def training(self, claims: Sequence[Claim]) -> Iterator[TrainingGroup]:

@@ -88,7 +88,7 @@ def opened_session(
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
     _check_inexact(campaign, options)
-    check_needs(options.engine, options.cpus, options.gpus)
+    check_needs(options.engine, options.cpus, options.gpus, options.device, options.workers_per_gpu)
     engine = engine_of(campaign.workload)
     most = max(stage.candidates, *(one.promote or 1 for one in campaign.rounds))
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
