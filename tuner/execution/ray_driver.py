@@ -49,7 +49,8 @@ def main() -> None:
     """Do what the command says, until it is gone."""
     system.end_with_the_parent()
     channel = Channel(os.dup(1))
-    os.dup2(2, 1)  # what Ray prints is no message
+    with open(os.devnull, "wb") as nothing:  # what Ray prints is no message: it reports workers that end as planned
+        os.dup2(nothing.fileno(), 1)
     ignore_signals()  # the command hears them, and says what is to be done
     words: queue.Queue[Message | None] = queue.Queue()
     threading.Thread(target=_listen, args=(words,), daemon=True).start()
