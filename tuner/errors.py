@@ -8,7 +8,8 @@ TunerError
 │   ├── TransferError         no rule carries the schedule to another length, and the study declares none
 │   ├── NotFusible            a model or loss that cannot be part of one stacked model
 │   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
-│       └── NoLedger              there is none (yet): no file, or a database without its tables
+│       ├── NoLedger              there is none (yet): no file, or a database without its tables
+│       └── NoServer              no database server answers at the address
 ├── Infeasible            raised by a user's model or loss to reject a point
 ├── TrialsFailed          trials FAILED, and the result would rest on them; see their reasons      exit code 4
 ├── AttemptLost           a signal ended the program that trained a trial; the trial is tried again
@@ -57,6 +58,10 @@ class StorageError(InputError):
 
 class NoLedger(StorageError):
     """There is no Ledger at this place, or not yet: no file, or a database without its tables."""
+
+
+class NoServer(StorageError):
+    """No database server answers at this address, and none did before: the address is wrong, or it does not run yet."""
 
 
 class Infeasible(TunerError):

@@ -19,7 +19,9 @@ import errno
 import importlib
 import os
 import signal
+import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +81,12 @@ def lock(descriptor: int) -> None:
         time.sleep(LOCK_PAUSE)
 
 
+def lock_shared(descriptor: int) -> None:
+    """Lock an open file or folder together with others: nobody has it alone meanwhile. Nothing on Windows."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
 def locked_now(descriptor: int) -> bool:
     """Take the only lock of an open file, without waiting; False where somebody has it, or that cannot be known."""
     if fcntl is None:
@@ -99,6 +107,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def own_temporary_folder(name: str) -> Path:
+    """The folder NAME-USER below that for temporary files, which nobody but this user can enter; made where missing.
+
+    Raises PermissionError where it is a link, somebody else's, or open to others.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir(), f"{name}-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    own = not hasattr(os, "getuid") or (found.st_uid == user and not found.st_mode & 0o077)
+    if not stat.S_ISDIR(found.st_mode) or not own:
+        raise PermissionError(
+            errno.EPERM, "it is not a folder of this user alone: remove it, or set TMPDIR to a folder of yours", folder
+        )
+    return folder
 
 
 def has_ended(pid: int) -> bool:

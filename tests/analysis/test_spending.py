@@ -47,6 +47,7 @@ def test_a_price_is_shown_as_it_was_given():
     assert parsed_price("0.0004").about(3600.0) == "about 0.0004 (at 0.0004 an hour of a worker)"
     assert parsed_price("0").about(7200.0) == "about 0.00 (at 0 an hour of a worker)"
     assert parsed_price(None) is None
+    assert parsed_price("-0.0").about(7200.0).startswith("about 0.00 ")
 
 
 @pytest.mark.parametrize("wrong", ["-1", "nan", "inf", "2.50 EUR", "$2", "", "two"])

@@ -1,5 +1,6 @@
 """The last lines of `tuner run`: what to take and what it reaches come first, then what is left."""
 
+import os
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -34,6 +35,24 @@ def test_a_plot_of_a_later_round_is_no_next_step_where_there_is_none(tmp_path, m
     for command in ("launch", "conclusions"):
         assert run_in(tmp_path, monkeypatch, command, "tiny.py") == 0
     assert "plot transfer" not in capsys.readouterr().err
+
+
+def test_a_page_that_an_interrupted_run_did_not_write_is_written_by_the_next_one(tmp_path, monkeypatch):
+    from support.shell import run_in
+
+    sweep = "    sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),\n"
+    write_study(tmp_path, trials=1, steps=20, replace=[(sweep, ""), ('        Round("the best", promote=2),\n', "")])
+    page, before = tmp_path / "runs" / "tiny.html", 1_000_000_000
+
+    def run():
+        assert run_in(tmp_path, monkeypatch, "run", "tiny.py", "--yes", "-q") in (0, 3)
+        return page.stat().st_mtime_ns
+
+    run()
+    os.utime(page, (before, before))  # of the time before its trials ended
+    written = run()
+    assert written > before * 1e9
+    assert run() == written, "nothing was trained: it is the page that it would be"
 
 
 @dataclass

@@ -76,3 +76,8 @@ def test_status_and_report_say_what_was_spent_by_hand(tuner, tmp_path):
     assert tuner("report", "tiny", "-o", "plain.html").code == 0
     assert "an hour of a worker" not in (tmp_path / "plain.html").read_text()
     assert "cost" not in json.loads(tuner("status", "-f", "json").out)[0]
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("update trial set trained_seconds = null")  # as an older version left it
+    (row,) = json.loads(tuner("status", "--price-per-hour", "2.50", "-f", "json").out)
+    assert (row["hours"], row["cost"]) == (None, None), "nobody knows, which is not nothing"
+    assert "2 trials of unknown time not counted" in tuner("status", "--price-per-hour", "2.50").err

@@ -15,6 +15,7 @@ from support.stage_files import NAMES, write_stages
 from support.study_files import write_study
 
 from tuner.rounds.plan import planned_trials
+from tuner.rounds.serving import Serving
 from tuner.storage.store import open_ledger
 
 LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
@@ -57,7 +58,7 @@ def test_a_launch_that_is_not_there_is_an_error_and_one_that_does_not_come_is_tr
     assert (run.code, "--wait-for-launch 600 waits for that" in run.err) == (2, True), run.err
     run = tuner("worker", "tiny.py", "--wait-for-launch", "0.1")
     assert run.code == 75, run.err
-    assert "paused: no launch of tiny.py came within 0.1 s (there is no storage at" in run.err
+    assert "paused: no launch of tiny.py came within 0.1 s: start it (tuner run tiny.py)" in run.err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
 
 
@@ -94,6 +95,22 @@ def test_trials_that_fail_end_it_with_4(tuner, tmp_path):
     plan_more(tmp_path, 4)
     run = tuner("worker", "tiny.py", "--allow-changed-code", *NOT_LONG, *ALONE)
     assert (run.code, "3 trials in a row failed alike" in run.err) == (4, True), run.err
+
+
+def test_a_file_that_is_edited_while_a_worker_waits_is_read_anew_by_the_same_command(tuner, tmp_path, monkeypatch):
+    file = write_study(tmp_path, trials=1, steps=20)
+    assert tuner("launch", "tiny.py", *ALONE).code == 0
+    plan_more(tmp_path, 2)
+    next_study = Serving.next_study
+
+    def edited_first(serving, ledger):
+        file.write_text(file.read_text().replace("nn.ReLU()", "nn.Tanh()"))
+        return next_study(serving, ledger)
+
+    monkeypatch.setattr(Serving, "next_study", edited_first)
+    edited = tuner("worker", "tiny.py", *NOT_LONG, *ALONE)
+    assert (edited.code, "was edited after this worker had read it" in edited.err) == (75, True), edited.err
+    assert tuner("worker", "tiny.py", *NOT_LONG, *ALONE).code == 2, "the trials are of the code before"
 
 
 @slow

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -11,14 +13,17 @@ import psutil
 import pytest
 from support.bench import Bench, Heard
 from support.patience import wait_for
+from support.study_files import write_study
 
+import tuner
+from tuner.api.sessions import session_options
 from tuner.errors import InputError, Interrupted, Paused, StudyChanged
 from tuner.execution.engines import EngineChoice, Needs, Seat, SeatEvent, check_share, parsed_engine
 from tuner.execution.fork_server import SEAT, SharedForkServer, private_folder, worker_environment
 from tuner.execution.on_engine import OnEngine, SeatPlan
 from tuner.execution.ray_engine import RayEngine, _refuse_infeasible, _unlike
 from tuner.execution.seat_process import SeatOrder
-from tuner.execution.shipping import ship, shipped_files
+from tuner.execution.shipping import pack, shipped_files, sweep, unpacked
 from tuner.records import State
 from tuner.storage.store import open_ledger
 
@@ -56,6 +61,31 @@ def test_a_share_of_a_gpu_or_whole_ones(value):
 def test_other_shares_are_refused(value):
     with pytest.raises(InputError, match=r"--gpus is a share of one \(0\.5\), or a whole number"):
         check_share("--gpus", value)
+
+
+def test_a_share_that_ray_cannot_count_is_refused():
+    with pytest.raises(InputError, match=r"--gpus is 0, or at least 0\.0001, got 1e-05"):
+        check_share("--gpus", 1e-5)
+
+
+def test_python_asks_for_as_many_seats_as_it_says(tmp_path):
+    assert session_options(None, None, 1, {"engine": "ray"}).workers == 1
+    assert session_options(None, None, "auto", {"engine": "ray"}).workers == 0
+    assert session_options(None, None, 1, {}).workers is None
+    with pytest.raises(InputError, match="give --engine ray with them"):
+        tuner.launch(write_study(tmp_path), gpus=1.0, storage=str(tmp_path / "new.sqlite"))
+    assert not (tmp_path / "new.sqlite").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "study.py").write_text("")
+
+    def refused(archive, source, name):
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr("zipfile.ZipFile.write", refused)
+    with pytest.raises(InputError, match=r"study\.py in it cannot be read: Permission denied"):
+        pack(tmp_path, tmp_path / "code.zip")
 
 
 def test_what_no_node_can_have_is_refused_with_what_there_is():
@@ -102,14 +132,18 @@ def test_a_package_of_the_study_is_compared(tmp_path):
 
 
 def test_only_code_is_shipped_and_its_size_is_said(tmp_path):
-    folder, copy = tmp_path / "study", tmp_path / "copy"
+    folder, archive = tmp_path / "study", tmp_path / "code.zip"
     for name in ("study.py", "pkg/net.py", "runs/a.txt", ".git/config", "__pycache__/x.pyc", "t.sqlite", ".venv/b.py"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("12345")
-    said = ship(folder, copy)
+    (folder / "pkg/net.py").chmod(0o755)
+    said = pack(folder, archive)
+    copy = unpacked(archive.read_bytes(), tmp_path, "it")
     assert sorted(str(one.path) for one in shipped_files(folder)) == ["pkg/net.py", "study.py"]
     assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*.*")) == ["pkg/net.py", "study.py"]
+    assert [os.access(copy / name, os.X_OK) for name in ("pkg/net.py", "study.py")] == [True, False]
+    assert (copy / "study.py").read_text() == "12345"
     assert "2 files" in said
     assert "10 B" in said or "10 bytes" in said
 
@@ -119,8 +153,43 @@ def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(tmp_path, 
     (tmp_path / "large.npy").write_bytes(b"x" * 3000)
     monkeypatch.setattr("tuner.execution.shipping.MOST_BYTES", 2000)
     with pytest.raises(InputError, match=r"3\.0 kB.*the largest: large\.npy.*data where each machine finds them"):
-        ship(tmp_path, tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
+        pack(tmp_path, tmp_path / "code.zip")
+    assert not (tmp_path / "code.zip").exists()
+
+
+UNPACKS = """
+import sys
+from pathlib import Path
+from tuner.execution.shipping import unpacked
+print(unpacked(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), sys.argv[3]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_was_unpacked_is_shared_and_removed_once_nobody_uses_it(tmp_path):
+    folder, parent, archive = tmp_path / "study", tmp_path / "node", tmp_path / "code.zip"
+    folder.mkdir()
+    parent.mkdir()
+    (folder / "study.py").write_text("one")
+    pack(folder, archive)
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", UNPACKS, str(archive), str(parent)]
+    users = [subprocess.Popen([*command, "it"], stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    try:
+        places = {Path(user.stdout.readline().strip()) for user in users}
+        (place,) = places
+        users[0].kill()
+        users[0].communicate()
+        sweep(parent)
+        assert (place / "study.py").read_text() == "one", "the other one uses it"
+        users[1].kill()
+        users[1].communicate()
+        sweep(parent)
+        assert not list(parent.glob("*.code"))
+    finally:
+        for user in users:
+            user.kill()
+            user.communicate()
 
 
 def test_without_the_package_the_way_to_install_it_is_said(tmp_path, monkeypatch):
@@ -136,6 +205,7 @@ def test_bad_options_end_before_the_study_is_run(tmp_path, tuner):
         (["--engine", "dask"], "--engine is ray"),
         (["--engine", "ray", "--gpus", "1.5"], "--gpus is a share"),
         (["--engine", "ray", "--workers", "9999"], "from 1 to 4096"),
+        (["--gpus", "1"], "give --engine ray with them"),
     ):
         ended = tuner("launch", tmp_path / "bad.py", *options)
         assert ended.code == 2, ended.err

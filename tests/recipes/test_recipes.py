@@ -139,7 +139,9 @@ def a_claim_in_the_wrong_place(job):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    "broken", [misspelled, a_word_for_a_number, a_rule_without_a_condition, a_claim_in_the_wrong_place], ids=repr
+    "broken",
+    [misspelled, a_word_for_a_number, a_rule_without_a_condition, a_claim_in_the_wrong_place],
+    ids=lambda broken: broken.__name__,
 )
 def test_a_broken_manifest_is_found(broken, version):
     job = read(JOBS[0])

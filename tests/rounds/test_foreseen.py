@@ -1,5 +1,7 @@
 """What a later stage cannot start from is found before the earlier one trains."""
 
+import sqlite3
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from tuner.design.stages import staged
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError, StorageError, WorkloadError
 from tuner.rounds.foreseen import check_chain
+from tuner.rounds.opening import SessionOptions, opened_session
 
 RATE = log_uniform(1e-3, 1e-1)
 
@@ -100,3 +103,15 @@ def test_what_fits_or_cannot_be_told_yet_passes_and_draws_no_number_of_the_calle
 
 def test_a_dry_run_prices_what_starts_from_a_campaign_that_is_not_recorded_yet(tmp_path):
     check_chain(stages(lambda pre: best_of("another")), str(tmp_path / "none.sqlite"), dry_run=True)
+
+
+def test_a_database_without_records_is_one_in_which_nothing_has_begun(tmp_path):
+    """A server has its database before the first launch: stages begin there, and a dry run prices them."""
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    check_chain(stages(lambda pre: best_of(pre, "encoder.*")), str(empty))
+    stage = stages(lambda pre: best_of(pre, "encoder.*"))[0]
+    with opened_session(stage, SessionOptions(storage=str(empty)), dry_run=True) as session:
+        assert session.ledger.campaigns() == []
+    with sqlite3.connect(empty) as connection:
+        assert not connection.execute("SELECT * FROM sqlite_master").fetchall()

@@ -8,7 +8,7 @@ from support.study_files import write_study
 from support.tiny import tiny_study
 
 from tuner.design.study_file import declared_stages
-from tuner.errors import Paused, StorageError
+from tuner.errors import NoServer, Paused, StorageError
 from tuner.records import State, TrialUpdate
 from tuner.records.conclusions import Launcher
 from tuner.rounds import serving
@@ -113,6 +113,15 @@ def test_idle_time_is_that_in_which_nobody_trains(serve, campaign, clock):
     assert serve(until="study") == ("nothing is left to train in 1 study", [])
 
 
+def test_a_server_that_does_not_run_yet_is_waited_for(clock, tmp_path):
+    asked = AskedLaunch("tiny.py", ("tiny",), "postgresql://u@127.0.0.1:1/d")
+    with pytest.raises(NoServer, match="check the address"):
+        asked.wait(0.0, str)
+    with pytest.raises(Paused, match=r"no launch of tiny\.py came within 3 s .*Connection refused"):
+        asked.wait(3.0, str)
+    assert sum(clock.waits) == pytest.approx(3.0)
+
+
 def test_who_waits_asks_seldom_and_not_with_all_the_others(serve, campaign, clock):
     campaign.launch(1)
     campaign.claim()
@@ -165,7 +174,9 @@ def test_a_launch_is_waited_for_without_a_storage_being_made(tmp_path, clock):
     asked, told = AskedLaunch("tiny.py", ("tiny",), str(storage)), []
     with pytest.raises(StorageError, match=r"there is no storage at .*; --wait-for-launch 600 waits for that"):
         asked.wait(0.0, told.append)
-    with pytest.raises(Paused, match=r"no launch of tiny\.py came within 60 s \(there is no storage at .*tuner run"):
+    with pytest.raises(
+        Paused, match=r"no launch of tiny\.py came within 60 s: start it \(tuner run tiny.*there is no storage at "
+    ):
         asked.wait(60.0, told.append)
     assert told == ["waiting for a launch of tiny.py, for 60 s at most"]
     assert list(tmp_path.iterdir()) == []

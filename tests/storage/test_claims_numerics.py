@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import text
 
 from tuner.records import Checkpoint, Claim, Numerics, State, TrialUpdate
 from tuner.records.conclusions import StudyNumerics
@@ -97,4 +98,19 @@ def test_a_study_of_an_earlier_version_was_begun_as_its_first_trial_says(
 ) -> None:
     begun(replaced_exact(THERE), HERE)
     row = ledger.study("digits", "round-1")
+    assert ledger.begin_under(row, StudyNumerics(HERE.canonical)) == StudyNumerics(THERE.canonical)
+
+
+def test_what_was_noted_of_the_beginning_and_is_damaged_is_named_and_found_out_again(
+    ledger: Ledger, study_id: int, claim: Callable[..., list[Claim]]
+) -> None:
+    row = ledger.study("digits", "round-1")
+    ledger.begin_under(row, StudyNumerics(THERE.canonical))
+    (held,) = claim()
+    ledger.record([TrialUpdate(held.trial_id, held.fence, 10, numerics=THERE)])
+    with ledger._database.writing() as connection:
+        connection.execute(text("UPDATE conclusion SET data = '{\"numerics\": 7}' WHERE kind = 'numerics'"))
+    (problem,) = ledger.unreadable_rows(row)
+    assert "'numerics'" in problem
+    assert "found out again" in problem
     assert ledger.begin_under(row, StudyNumerics(HERE.canonical)) == StudyNumerics(THERE.canonical)

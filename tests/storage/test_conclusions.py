@@ -31,6 +31,7 @@ from tuner.records.conclusions import (
     StabilityStudies,
     StageLeaks,
     StageStart,
+    StudyNumerics,
     StudyProfile,
     SweepConclusion,
     TrainingInputs,
@@ -45,6 +46,7 @@ ADOPTED = Adoption(
 EVERY_KIND = [
     RegimeVerdict("compute_bound", "undecided"),
     StudyProfile("fast"),
+    StudyNumerics('{"threads": 1}'),
     FusionChoices({"mlp 2": FusionChoice(8, "it pays", {"linear": "rule"}, 0.25, "identical", '{"threads": 1}')}),
     BudgetRecord(BudgetOrigin("sweep", factor=2.0, steps=276), "sweep-1-grid", {"batch_size": "64"}),
     SweepConclusion("sweep-1", 2.0, Fitted(0.3, 90, 100, 400, True, (1.0,), (120, 140), 1, 80, None)),
@@ -95,7 +97,7 @@ def test_every_kind_is_in_the_list_once_and_under_the_name_that_databases_know()
     assert {type(one) for one in EVERY_KIND} == set(CONCLUSIONS.values())
     assert set(CONCLUSIONS) == {
         "regime", "profile", "fusion", "budget", "sweep", "test_score", "retention", "adoption", "budget_curve",
-        "stability",
+        "stability", "numerics",
         "finite validation", "launcher", "second_try", "loop promises", "start", "training inputs", "stage leaks",
     }  # fmt: skip
 
@@ -149,7 +151,7 @@ def test_only_what_saves_time_is_missing_where_it_is_damaged_and_all_else_is_an_
     ledger.conclude("digits", concluded, study_id)
     damage(ledger, kind, study_id)
     if kind.ONLY_SAVES_TIME:
-        assert kind in (FusionChoices, FiniteValidation, Launcher, LoopPromises, TrainingInputs)
+        assert kind in (FusionChoices, FiniteValidation, Launcher, LoopPromises, StudyNumerics, TrainingInputs)
         assert ledger.conclusion("digits", kind, study_id) is None
         assert f"'digits' ({kind.KIND}) is unreadable" in caplog.text
         assert "nothing rests on it" in caplog.text

@@ -82,7 +82,7 @@ def test_nothing_is_created_for_who_only_wants_to_read(file: Path) -> None:
     assert not file.parent.exists()
     file.parent.mkdir()
     file.touch()
-    with pytest.raises(StorageError, match="holds no Ledger yet"):
+    with pytest.raises(StorageError, match="has no records of tuner yet"):
         open_ledger(str(file), create=False)
 
 

@@ -273,6 +273,23 @@ def test_a_long_temporary_folder_takes_no_socket_and_a_file_needs_none(host, mon
         assert opened_relay(ledger._database) is None
 
 
+def test_what_the_environment_asks_of_the_server_is_not_asked_of_the_relay(host, relay, monkeypatch, tmp_path):
+    told = {
+        "PGREQUIREAUTH": "scram-sha-256", "PGSSLNEGOTIATION": "direct", "PGSSLCERTMODE": "require",
+        "PGSSLROOTCERT": "system", "PGSSLMODE": "verify-full", "PGMINPROTOCOLVERSION": "3.2",
+        "PGCHANNELBINDING": "require", "PGHOSTADDR": "192.0.2.1", "PGOPTIONS": "-c search_path=nowhere",
+        "PGREQUIREPEER": "nobody", "PGTARGETSESSIONATTRS": "standby", "PGHOST": "a,b", "PGPORT": "1",
+    }  # fmt: skip
+    service = tmp_path / "services"
+    service.write_text("[theirs]\nrequire_auth=scram-sha-256\nsslrootcert=system\nhostaddr=192.0.2.1\n")
+    for names in (told, {"PGSERVICE": "theirs", "PGSERVICEFILE": str(service)}):
+        with monkeypatch.context() as changed:
+            for name, value in names.items():
+                changed.setenv(name, value)
+            with open_ledger(host.url, create=False, relay=str(relay.folder)) as through:
+                assert through.identity() == host.identity()
+
+
 def test_turns_come_in_order_and_who_waited_long_goes_beside(monkeypatch):
     monkeypatch.setattr(servers, "BESIDE_SECONDS", STILL)
     turns, order, threads = Turns(), [], []

@@ -14,7 +14,7 @@ from support import needs
 from support.patience import STILL, Patience, wait_for
 
 from tuner.cli.given import GIVEN, note_storage, place_options
-from tuner.errors import Paused, ServerFull, StorageError, Unreachable
+from tuner.errors import NoServer, Paused, ServerFull, StorageError, Unreachable
 from tuner.security import without_password
 from tuner.storage import engine
 from tuner.storage.faults import translated
@@ -40,7 +40,9 @@ REFUSALS = [
     ('connection failed: FATAL:  role "u" is not permitted to log in', StorageError, "ALTER ROLE"),
     ('connection failed: FATAL:  permission denied for database "d"', StorageError, "GRANT CONNECT"),
     ('connection failed: FATAL:  database "d" is not currently accepting connections', StorageError, "GRANT CONNECT"),
-    ("connection failed: Connection refused", StorageError, "check the address"),
+    ("connection failed: Connection refused", NoServer, "check the address"),
+    ("connection failed: connection timeout expired", NoServer, "check the address"),
+    ("connection failed: server does not support SSL, but SSL was required", StorageError, "check the address"),
 ]
 
 
@@ -49,6 +51,7 @@ def test_a_refusal_says_what_it_is_and_what_helps(told, kind, advice):
     with pytest.raises(kind, match=advice) as raised, translated("postgresql://u:***@h/d"):
         raise OperationalError("SELECT secret", {}, psycopg.OperationalError(told))
     assert "SELECT" not in str(raised.value)
+    assert type(raised.value) is kind
     assert isinstance(raised.value, Paused) == (kind in (ServerFull, Unreachable))
 
 

@@ -34,6 +34,7 @@ def test_all_else_is_a_folder(text):
         "s3://bucket", "s3://bucket/", "s3:///place", "s3://B/place", "s3://bucket/../other", "s3://bucket/a b",
         "s3://bucket/ü", "http://host/bucket/place", "file:///tmp/place", "abfss://container/place",
         f"s3://key:{SECRET}@bucket/place", f"s3://bucket/place?token={SECRET}", f"az://bucket/place#{SECRET}",
+        f"s3://key:{SECRET}/bucket/place", f"s3://key%3A{SECRET}%40bucket/place",
         f"https://key:{SECRET}@host/bucket/place", f"s3:/key:{SECRET}@bucket/place",
     ],
 )  # fmt: skip

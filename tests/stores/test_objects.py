@@ -14,13 +14,16 @@ import pytest
 import torch
 from support.object_store import SECRET
 
+from tuner import system
 from tuner.errors import CorruptCheckpoint, Paused, StorageError
+from tuner.records.conclusions import Selected, StageStart
 from tuner.stores import buckets, contact, tidying, uploads
 from tuner.stores.buckets import Bucket, StoreFault
 from tuner.stores.contact import check_writable, ensure_reachable
 from tuner.stores.places import files_below, files_in, parsed_root, sha256_of
 from tuner.stores.writing import write_durably
 from tuner.training.checkpoints import CheckpointFolder, read_state
+from tuner.training.inherited import StartWeights
 
 pytestmark = pytest.mark.usefixtures("object_store")
 
@@ -65,6 +68,7 @@ def test_large_objects_go_in_parts_and_are_not_overwritten_either(root, monkeypa
     large = os.urandom(11 << 20)
     written = write_durably(root / "large", content(large))
     assert (written.num_bytes, written.digest) == (len(large), sha256_of(root / "large"))
+    assert (root / "large").read_bytes() == large  # by several requests: none may last longer than its limit
     with pytest.raises(Paused, match="is there already"):
         write_durably(root / "large", content(large[1:]))
     assert sha256_of(root / "large") == written.digest
@@ -242,6 +246,38 @@ with spool_file() as path:
     print(path, flush=True)
     sys.stdin.read()
 """
+
+
+def test_weights_that_a_store_does_not_give_are_no_missing_file():
+    chosen = Selected("0" * 64, 1, "starts/x.safetensors")
+    start = StartWeights(StageStart((chosen,)), (parsed_root("s3://down/starts/x.safetensors"),))
+    with pytest.raises(StoreFault, match="503"):
+        start.checked()
+
+
+def test_a_full_spool_is_named_and_not_the_store(root):
+    def fill_up(file):
+        file.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left on device .*TMPDIR") as full:
+        write_durably(root / "x", fill_up)
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(uploads.spool_folder()))
+
+
+def test_a_spool_file_that_is_swept_before_it_is_locked_is_made_again(monkeypatch):
+    lock, swept = system.lock, []
+
+    def after_a_sweep(descriptor):
+        if not swept:
+            swept.append(uploads.clear_spool(uploads.spool_folder()))
+        lock(descriptor)
+
+    uploads.clear_spool(uploads.spool_folder())
+    monkeypatch.setattr(system, "lock", after_a_sweep)
+    with uploads.spool_file() as spool:
+        assert swept == [1]
+        assert spool.exists()
+        assert uploads.clear_spool(spool.parent) == 0
 
 
 def test_spool_files_of_killed_processes_are_deleted_and_those_in_use_are_not(tmp_path, monkeypatch):

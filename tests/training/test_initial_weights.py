@@ -1,5 +1,6 @@
 """A trial goes on, and takes steps over, only from the weights that it would have started from itself."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,10 @@ from support.tiny import MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, 
 from torch import nn
 
 from tuner import SearchSpace, choice, integers, log_uniform
-from tuner.design.identity import Identity, InitialWeights, changed_weights
+from tuner.design.identity import Identity, InitialWeights, changed_losses, changed_weights
 from tuner.errors import Infeasible, StudyChanged, WorkloadError
+from tuner.records import Numerics
+from tuner.records.numerics_record import ADDED
 from tuner.rounds.plan import planned_trials
 from tuner.sources.running import Seen
 from tuner.training.first_look import MOST, NOT_BUILT, check_repeatable_weights, first_look, points_of_architectures
@@ -111,6 +114,24 @@ def test_weights_are_compared_point_by_point_and_on_one_kind_of_machine_only():
     ]
     for now, differs in cases:
         assert bool(changed_weights(identity, replace(identity, weights=(now,)))) == differs
+
+
+def test_what_an_earlier_version_noted_is_compared_too(tmp_path):
+    (now,) = first_look(setting_for(STUDY, tmp_path), [dict(TRIAL.point)], Seen())
+
+    def before(text, **changed):
+        values = {name: value for name, value in json.loads(text).items() if name not in ADDED}
+        return Numerics.of(values | changed).text
+
+    then = replace(now, digest="other", made_under=before(now.made_under))
+    lost = replace(now, loss="other", loss_under=before(now.loss_under))
+    today = Identity({}, {}, {}, weights=(now,))
+    for was, found in ((then, changed_weights), (lost, changed_losses)):
+        assert found(replace(today, weights=(was,)), today, Numerics.alike) == [was]
+        other = {"made_under": before(was.made_under, torch="1"), "loss_under": before(was.loss_under, torch="1")}
+        elsewhere = replace(was, **other)
+        assert found(replace(today, weights=(elsewhere,)), today, Numerics.alike) == []
+    assert changed_weights(today, today, Numerics.alike) == changed_losses(today, today, Numerics.alike) == []
 
 
 def test_a_look_leaves_the_generators_as_they_were(tmp_path):

@@ -36,7 +36,8 @@ def book(seconds=0.0):
 
 
 def test_trials_that_train_together_share_the_time_and_what_has_ended_pays_no_more(monkeypatch):
-    now = SimpleNamespace(monotonic=lambda: now.time, time=0.0)
+    now = SimpleNamespace(time=0.0)
+    now.monotonic = lambda: now.time
     monkeypatch.setattr(committing, "time", now)
     trains = Committing(None, None)
     first, second, third = trains.books = [book(), book(5.0), book()]

@@ -59,10 +59,15 @@ def spent_words(ledger: Ledger, campaign: str, price: HourlyPrice) -> str:
 
 
 def with_costs(frame: pd.DataFrame, ledger: Ledger, price: float) -> pd.DataFrame:
-    """Rows of studies (columns campaign, study) with hours of training, and their cost at a price of an hour."""
+    """Rows of studies (columns campaign, study) with hours of training, and their cost at a price of an hour.
+
+    None where trials were trained, and of none of them is recorded for how long.
+    """
     found = {name: spending(ledger, name) for name in frame.get("campaign", pd.Series(dtype=str)).unique()}
     if frame.empty:
         return frame
     rows = zip(frame["campaign"], frame["study"], strict=True)
-    hours = [found[campaign][study].seconds / 3600.0 for campaign, study in rows]
-    return frame.assign(hours=hours, cost=[one * price for one in hours])
+    spent = [found[campaign][study] for campaign, study in rows]
+    hours = [None if one.unknown and not one.trials else one.seconds / 3600.0 for one in spent]
+    costs = [None if one is None else one * price for one in hours]
+    return frame.assign(hours=pd.Series(hours, frame.index, float), cost=pd.Series(costs, frame.index, float))

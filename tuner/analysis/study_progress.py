@@ -74,7 +74,7 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     some = ["identity"] if shown_rows["identity"].str.startswith("weaker").any() else []
     if "cost" in shown_rows:
         some = ["cost", *some]
-        shown_rows["cost"] = shown_rows["cost"].map(amount_words)
+        shown_rows["cost"] = shown_rows["cost"].map(amount_words, na_action="ignore")
     both = ["max_train_steps", *["epochs"] * bool(shown_rows["epochs"].ne(UNKNOWN).any())]
     return shown_rows[["campaign", "study", "trials", "states", *both, "done", "best", *some, "goal"]]
 

@@ -85,6 +85,7 @@ def session_options(
     """What a session is opened with. Raises InputError for a number of workers that cannot be."""
     if workers != "auto" and (not isinstance(workers, int) or workers < 1):
         raise InputError(f"workers is 'auto' or a number of processes from 1, got {workers!r}")
-    count = 0 if workers == "auto" else None if workers == 1 else workers
+    here = machine.get("engine") is None
+    count = 0 if workers == "auto" else None if workers == 1 and here else workers
     folder = None if checkpoints is None else parsed_root(checkpoints)
     return SessionOptions(storage=storage, checkpoints=folder, workers=count, **machine)

@@ -37,7 +37,7 @@ class Exit(IntEnum):
     )
     PAUSED = (
         75,
-        "the machine gave way (disk, database, device), or no launch came in time",
+        "the machine gave way (disk, database, device), or a worker missed a launch or a change of code",
         "start the same command again: it goes on",
         True,
     )

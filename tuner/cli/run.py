@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
 from tuner.analysis.spending import spent_words
@@ -99,7 +100,7 @@ def _finish(session: Session, ending: Ending, asked: AskedRun, *, trained: bool)
     A question comes before failed trials: until it is answered nothing more is trained.
     """
     page = report_path(session.ledger, session.name)
-    if trained or not page.exists() or asked.price is not None:  # nothing was trained: the page is the one it would be
+    if trained or asked.price is not None or not _is_current(session, page):
         write_report(session.ledger, session.name, page, importances, asked.price)
         say(f"wrote {page}")
     _print_bottom_line(session, ending)
@@ -116,6 +117,15 @@ def _finish(session: Session, ending: Ending, asked: AskedRun, *, trained: bool)
     if stopped or not asked.left:
         next_step(f"open {word(page)}", command("best", session.name, after=("--export", "model.safetensors")))
     return code
+
+
+def _is_current(session: Session, page: Path) -> bool:
+    """Whether a page is there, and no trial ended after it: an earlier command may have been stopped before its own."""
+    if not page.exists() or session.name not in session.ledger.campaigns():
+        return page.exists()
+    written, rows = page.stat().st_mtime, session.ledger.studies(session.name)
+    since = (one for row in rows for one in session.ledger.progress(row.study_id, written))
+    return not any(one.state.finished for one in since)
 
 
 def _print_bottom_line(session: Session, ending: Ending) -> None:

@@ -9,7 +9,7 @@ from tuner.cli.training_options import TrainingOptions
 from tuner.design.stages import Stage
 from tuner.design.study_file import declared_stage
 from tuner.errors import InputError
-from tuner.execution.engines import MOST_SEATS, check_share, parsed_engine
+from tuner.execution.engines import MOST_SEATS, check_needs
 from tuner.execution.machine import parsed_fuse
 from tuner.rounds.launch import Session
 from tuner.rounds.opening import SessionOptions, opened_session
@@ -64,10 +64,7 @@ def check_options(where: TrainingOptions) -> None:
     parsed_fuse(where.fuse)
     most = MOST_SEATS if where.engine else MOST_WORKERS
     parsed_workers(where.workers, most)
-    if where.engine is not None:
-        parsed_engine(where.engine)
-        check_share("--cpus", where.cpus)
-        check_share("--gpus", where.gpus)
+    check_needs(where.engine, where.cpus, where.gpus)
     if where.keep_checkpoints is not None:
         parsed_bytes(where.keep_checkpoints)
 

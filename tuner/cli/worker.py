@@ -12,7 +12,7 @@ from tuner.cli.training_options import WorkerOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.stages import Stage
 from tuner.design.study_file import declared_stages
-from tuner.errors import InputError
+from tuner.errors import InputError, Paused, StudyChanged
 from tuner.rounds.launch import Session, work_on
 from tuner.rounds.serving import AskedLaunch, Serving
 from tuner.storage.engine import default_url
@@ -73,7 +73,21 @@ def _serve(session: Session, serving: Serving) -> StudyLeft | str:
             return found
         counts = session.ledger.state_counts(found.study_id)
         finished = sum(count for state, count in counts.items() if state.finished)
-        work_on(session, session.ledger.study(session.name, found.name), finished)
+        try:
+            work_on(session, session.ledger.study(session.name, found.name), finished)
+        except StudyChanged as error:
+            _refuse_what_was_read(session, error)
+            raise
+
+
+def _refuse_what_was_read(session: Session, error: StudyChanged) -> None:
+    """Raise Paused where a worker that reads the code again may go on: it was edited while this one waited."""
+    label = session.loaded.identifier.changed_file()
+    if label:
+        raise Paused(
+            f"{label} was edited after this worker had read it, and {session.called} is trained by other code now: "
+            "start the same command again, which reads it anew"
+        ) from error
 
 
 def _ended(session: Session, stages: Sequence[Stage], why: str) -> Exit:

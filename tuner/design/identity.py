@@ -7,13 +7,15 @@ each trial, as Numerics are: a new release of a package does not stop a study.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.design.hyperparameters import Value
 from tuner.errors import StorageError
 
+Alike = Callable[[str, str], bool]
 _FORMAT = 1
 
 
@@ -147,16 +149,16 @@ def _changed_data(was: Identity, now: Identity) -> Iterator[str]:
             yield f"{split} data changed"
 
 
-def changed_weights(was: Identity, now: Identity) -> list[InitialWeights]:
-    """The earlier entries whose model starts from other weights now."""
+def changed_weights(was: Identity, now: Identity, alike: Alike = operator.eq) -> list[InitialWeights]:
+    """The earlier entries whose model starts from other weights now. alike: whether two texts are one machine's."""
     pairs = _pairs(was, now)
-    return [one for one, other in pairs if other.made_under == one.made_under and other.digest != one.digest]
+    return [one for one, other in pairs if other.digest != one.digest and alike(other.made_under, one.made_under)]
 
 
-def changed_losses(was: Identity, now: Identity) -> list[InitialWeights]:
+def changed_losses(was: Identity, now: Identity, alike: Alike = operator.eq) -> list[InitialWeights]:
     """The earlier entries whose first batch has another loss now, under the same Numerics."""
     known = [(one, other) for one, other in _pairs(was, now) if one.loss and other.loss]
-    return [one for one, other in known if other.loss_under == one.loss_under and other.loss != one.loss]
+    return [one for one, other in known if other.loss != one.loss and alike(other.loss_under, one.loss_under)]
 
 
 def _pairs(was: Identity, now: Identity) -> list[tuple[InitialWeights, InitialWeights]]:

@@ -18,6 +18,8 @@ MOST_SEATS = 4096
 _ADDRESS = re.compile(r"ray(?:://(?P<host>\[[0-9a-fA-F:]+\]|[^:/\s\[\]]+)(?::(?P<port>\d+))?/?)?")
 SeatKind = Literal["idle", "stopped", "died", "fault", "draining", "waiting"]
 GCS_PORT, CLIENT_PORT = 6379, 10001
+SMALLEST_SHARE = 0.0001  # that Ray counts
+DEFAULT_CPUS, DEFAULT_GPUS = 1.0, 0.0  # of a worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +137,18 @@ def check_share(option: str, value: float) -> None:
     """Raise InputError for a number of CPUs or GPUs that no worker can have: more than one is a whole number."""
     if not 0.0 <= value <= 1024.0 or (value > 1.0 and value != int(value)):
         raise InputError(f"{option} is a share of one (0.5), or a whole number, got {value:g}")
+    if 0.0 < value < SMALLEST_SHARE:
+        raise InputError(f"{option} is 0, or at least {SMALLEST_SHARE:g}, got {value:g}")
+
+
+def check_needs(engine: str | None, cpus: float, gpus: float) -> None:
+    """Raise InputError for an engine that there is not, and for needs of its workers that cannot be, or without it."""
+    if engine is not None:
+        parsed_engine(engine)
+        check_share("--cpus", cpus)
+        check_share("--gpus", gpus)
+    elif (cpus, gpus) != (DEFAULT_CPUS, DEFAULT_GPUS):
+        raise InputError(
+            "--cpus and --gpus say what each worker of an engine needs: give --engine ray with them. Without an engine "
+            "--device, --threads and --workers-per-gpu say what this machine gives"
+        )

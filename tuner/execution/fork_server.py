@@ -16,10 +16,8 @@ import os
 import select
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -137,13 +135,8 @@ class SharedForkServer(ForkServer):
 
 
 def private_folder() -> Path:
-    """The folder of this user's sockets, which nobody else can enter. Raises OSError where somebody else made it."""
-    folder = Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not a folder of this user alone; remove it")
-    return folder
+    """The folder of this user's sockets, which nobody else can enter. Raises PermissionError where others can."""
+    return system.own_temporary_folder("tuner")
 
 
 def _connected(place: Path) -> socket.socket | None:

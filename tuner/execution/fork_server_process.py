@@ -21,6 +21,7 @@ from types import FrameType
 from tuner import signals, system
 from tuner.execution import seat_process, worker_process
 from tuner.execution.fork_server import SEAT
+from tuner.execution.shipping import sweep
 from tuner.sources.places import kind_of
 
 _TASKS = Path("/proc/self/task")  # a folder for each thread
@@ -54,6 +55,7 @@ def main() -> None:
         worker_process.main()
     elif listens:
         place.unlink(missing_ok=True)
+        sweep(place.parent)
 
 
 def _listening(place: Path) -> socket.socket:

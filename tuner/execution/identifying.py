@@ -21,6 +21,7 @@ from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Trainable, Workload, own_kinds
 from tuner.errors import StudyChanged
+from tuner.records import Numerics
 from tuner.shown import counted
 from tuner.sources.bytecode import definitions_of_class, file_of_class
 from tuner.sources.places import kind_of
@@ -103,6 +104,10 @@ class Identifier:
         """The files of own code that were reached until now, by their labels ("pkg/net.py")."""
         more = {one.label: Path(one.file) for known in self._of_studies.values() for one in known}
         return {label: source.file for label, source in self._reached.sources.items()} | more
+
+    def changed_file(self) -> str:
+        """The label of a file whose code is not any more what this process has read; "" where there is none."""
+        return self._reached.changed_since_read()
 
     def fingerprint(self, study: str, inherited: StartWeights | None = None) -> str:
         """The digest of the workload as a study uses it, with the code that ran only for its models, and its start."""
@@ -193,7 +198,7 @@ class Identifier:
 
         Checked once: a file that is edited while its study trains changes nothing in this process.
         """
-        label = self._reached.changed_since_read()
+        label = self.changed_file()
         if label:
             raise StudyChanged(f"{label} was changed while the study was loaded; launch again")
 
@@ -239,8 +244,8 @@ def changed_since(
     other_test = test and "test" in kept.data and kept.data["test"] != today.data.get("test")
     found = changes(kept, today) + ["test data changed"] * other_test
     if beginning and not found:
-        found = ["initial weights changed"] * bool(changed_weights(kept, today))
-        found = found or ["the loss of a first batch changed"] * bool(changed_losses(kept, today))
+        found = ["initial weights changed"] * bool(changed_weights(kept, today, Numerics.alike))
+        found = found or ["the loss of a first batch changed"] * bool(changed_losses(kept, today, Numerics.alike))
     return found
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RuntimeEnvSetupError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tuner import system
@@ -86,6 +86,7 @@ class _Driver:
         self.working: dict[Any, int] = {}  # by the reference of what they return
         self.placed: dict[int, Any] = {}  # of seats that have no place yet: what tells that they have
         self.drained: set[str] = set()
+        self.code: Any = None  # the reference of the archive with the study's folder
         self.cpus = self.gpus = 0.0  # of a seat
         self.looked = self.said = time.monotonic()
 
@@ -105,24 +106,28 @@ class _Driver:
 
     # What a command may say
 
-    def do_connect(self, address: str, working_dir: str) -> None:
-        """Connect to a cluster, or start one on this machine where there is no address."""
+    def do_connect(self, address: str, archive: str) -> None:
+        """Connect to a cluster, or start one on this machine where there is no address.
+
+        archive: the file with the code that is sent; "" for none. Ray's own `working_dir` is not used: it has each
+        process of a node start twice, and none that waits already can be taken.
+        """
         try:
-            self._connect(address, working_dir)
+            self._connect(address)
+            self.code = ray.put(Path(archive).read_bytes()) if archive else b""
         except (ConnectionError, RuntimeError, OSError, ValueError, RayError) as error:
             self.channel.send("refused", text=f"{type(error).__name__}: {_first_lines(error)}")
             return
         nodes = [_described(node) for node in _ray.nodes() if node["Alive"]]
         self.channel.send("connected", nodes=nodes, grows=_may_grow())
 
-    def _connect(self, address: str, working_dir: str) -> None:
+    def _connect(self, address: str) -> None:
         known: Message = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if working_dir:
-            known["runtime_env"] = {"working_dir": working_dir}
         if address not in ("", "auto"):
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
         if address:
+            os.chdir("/")  # else the nodes would look for modules in a folder of this name
             ray.init(address=None if address == "auto" else address, **known)
             return
         for left in reversed(range(INIT_TRIES)):
@@ -168,7 +173,8 @@ class _Driver:
         made: Any = ray.remote(RaySeat)
         actor = self.actors[seat] = made.options(max_concurrency=THREADS, **options).remote()
         self.placed[seat] = actor.node.remote()
-        self.working[actor.work.remote(order, threads, f"{name}-{ray.get_runtime_context().get_job_id()}")] = seat
+        name = f"{name}-{ray.get_runtime_context().get_job_id()}"
+        self.working[actor.work.remote(order, threads, name, self.code)] = seat
 
     def do_stop(self, seat: int) -> None:
         if seat in self.actors:
@@ -193,9 +199,6 @@ class _Driver:
             seat = self.working.pop(reference)
             try:
                 told = json.loads(ray.get(reference))
-            except RuntimeEnvSetupError as error:
-                text = f"the study's folder could not be set up on a node: {_first_lines(error)}"
-                told = {"how": "fault", "kind": "input", "name": "", "text": text}
             except RayActorError as error:
                 told = {"how": "died", "text": _first_lines(error)}
             except RayError as error:

@@ -30,7 +30,7 @@ from tuner.execution.engines import Needs, Seat, SeatEvent, SeatKind
 from tuner.execution.fork_server import worker_environment
 from tuner.execution.remote_job import Setup, StudyTask
 from tuner.execution.seat_process import SeatOrder
-from tuner.execution.shipping import ship
+from tuner.execution.shipping import pack
 from tuner.shown import counted
 from tuner.signals import blocked
 
@@ -65,10 +65,10 @@ class RayEngine:
         if find_spec("ray") is None:
             raise InputError("--engine ray needs the package ray, which is not installed: pip install 'tuner[ray]'")
         address = self.address or ("auto" if os.environ.get("RAY_ADDRESS") or _current_cluster() else "")
-        shipped = self._shipped(study_file) if address else ""
+        archive = self._archive(study_file) if address else ""
         self._start(own=not address)
         try:
-            self._say(do="connect", address=address, working_dir=shipped)
+            self._say(do="connect", address=address, archive=archive)
             told = self._answer("connected", CONNECT_SECONDS if address else BEGIN_SECONDS)
             if told["is"] != "connected":
                 raise InputError(_unreachable(address, told["text"]))
@@ -76,7 +76,7 @@ class RayEngine:
         except BaseException:
             self.close()
             raise
-        self.ships = bool(shipped)
+        self.ships = bool(archive)
         _log.warning("%s", _begun(told["nodes"], own=not address))
         return sum(_room(seat, node) for node in told["nodes"])
 
@@ -140,18 +140,18 @@ class RayEngine:
 
     # The driver
 
-    def _shipped(self, study_file: Path) -> str:
-        """A copy of the study's folder with only what is shipped; said with its size."""
+    def _archive(self, study_file: Path) -> str:
+        """The file with what is shipped of the study's folder; said with its size."""
         self._folder = tempfile.TemporaryDirectory(prefix="tuner-ship-")
-        _log.warning("%s", ship(study_file.resolve().parent, Path(self._folder.name)))
-        return self._folder.name
+        archive = Path(self._folder.name) / "code.zip"
+        _log.warning("%s", pack(study_file.resolve().parent, archive))
+        return str(archive)
 
     def _start(self, *, own: bool) -> None:
         """Start the driver. What it is told by its environment has to be there before it imports Ray."""
         environment = worker_environment(1) | {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_gcs_rpc_server_reconnect_timeout_s": LOST_SECONDS,
-            "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",  # what is shipped was chosen already
         }
         if own:
             # Without it Ray takes an address of the machine that others can reach, also where it is told 127.0.0.1.

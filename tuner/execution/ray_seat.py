@@ -7,6 +7,7 @@ takes the end of a thread that started a process for the end of that process's p
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ import ray
 
 from tuner import system
 from tuner.execution.channel import STOP, line_of
-from tuner.execution.fork_server import SEAT, ForkedWorker, SharedForkServer, worker_environment
+from tuner.execution.fork_server import SEAT, ForkedWorker, SharedForkServer, private_folder, worker_environment
+from tuner.execution.shipping import unpacked
 from tuner.signals import blocked
 
 DIED: dict[str, Any] = {"is": "outcome", "how": "died"}
@@ -26,7 +28,7 @@ _OF_THE_ACTOR = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DE
 
 
 class RaySeat:
-    """The actor. Its methods run in threads; what they are given and what they return is text."""
+    """The actor. Its methods run in threads; what they are given and what they return is text, or a file."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -43,10 +45,18 @@ class RaySeat:
             self._asked = True
             self._send(STOP)
 
-    def work(self, order: str, threads: int, name: str) -> str:
-        """Train what is left of a study; how that ended, as JSON. name: of the fork server of this machine."""
+    def work(self, order: str, threads: int, name: str, code: bytes) -> str:
+        """Train what is left of a study; how that ended, as JSON.
+
+        name: of the fork server of this machine. code: what was shipped (`shipping.pack`); empty where nothing was.
+        """
         given: dict[str, Any] = json.loads(order)
-        given["folder"] = given["folder"] or os.getcwd()
+        if code:
+            try:
+                given["folder"] = str(unpacked(code, private_folder(), name))
+            except OSError as error:
+                text = f"the study's folder could not be written on node {socket.gethostname()}: {error}"
+                return json.dumps({"how": "fault", "kind": "input", "name": "", "text": text})
         given["environment"] = {one: os.environ[one] for one in _OF_THE_ACTOR if one in os.environ}
         study_file = os.path.join(given["folder"], given["study_file"])
         with self._lock:
@@ -57,10 +67,10 @@ class RaySeat:
         outcome = DIED
         for line in _piped(self._process.stdout):
             outcome = json.loads(line)
-        code = self._process.wait()
+        exit_code = self._process.wait()
         with self._lock, suppress(OSError):
             _piped(self._process.stdin).close()
-        return json.dumps({**outcome, "code": code})
+        return json.dumps({**outcome, "code": exit_code})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is None:

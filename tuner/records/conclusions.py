@@ -64,9 +64,13 @@ class StudyProfile(Conclusion):
 
 @dataclass(frozen=True, slots=True)
 class StudyNumerics(Conclusion):
-    """The Numerics (as text) of the process that began to train a study: those of other processes are compared."""
+    """The Numerics (as text) of the process that began to train a study: those of other processes are compared.
+
+    Where this is missing, those of its first trial are.
+    """
 
     KIND: ClassVar[str] = "numerics"
+    ONLY_SAVES_TIME: ClassVar[bool] = True
     numerics: str
 
 
@@ -413,6 +417,6 @@ CONCLUSIONS: Mapping[str, type[Conclusion]] = {
     for one in (
         RegimeVerdict, StudyProfile, FusionChoices, BudgetRecord, SweepConclusion, FinalScore, Retention, Adoption,
         CurveStudies, FiniteValidation, Launcher, LoopPromises, SecondTry, StabilityStudies, StageLeaks, StageStart,
-        TrainingInputs,
+        StudyNumerics, TrainingInputs,
     )
 }  # fmt: skip

@@ -38,7 +38,7 @@ def parsed_price(text: str | None) -> HourlyPrice | None:
             "--price-per-hour is what an hour of one worker costs, a number of at least 0 without a currency, like "
             f"2.50, got {quoted(text)}"
         )
-    return HourlyPrice(text.strip(), value)
+    return HourlyPrice(text.strip(), abs(value))  # minus zero is zero
 
 
 def amount_words(amount: float) -> str:

@@ -44,6 +44,11 @@ class Numerics:
         """The stored form: JSON, with `"exact": false` as its last value where they are not exact."""
         return self.canonical if self.exact else self.canonical[:-1] + _NOT_EXACT
 
+    @classmethod
+    def alike(cls, one: str, other: str) -> bool:
+        """Whether two stored texts are the same Numerics as far as both are known."""
+        return one == other or cls.from_text(one).agrees_with(cls.from_text(other))
+
     def agrees_with(self, other: "Numerics") -> bool:
         """Whether both are the same, exact or not; one of them may be of a version that wrote less.
 

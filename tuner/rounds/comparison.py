@@ -147,7 +147,8 @@ class StudyComparison:
         if words:
             told = in_short([*self._parts_known_then(row, _DECLARED), *words])
             raise _refusal(row, told + (_drawn_here(kept, today) if "data changed" in words[0] else ""))
-        weights, losses = changed_weights(kept, today), changed_losses(kept, today)
+        weights = changed_weights(kept, today, Numerics.alike)
+        losses = changed_losses(kept, today, Numerics.alike)
         if self.loaded.trains_itself and (weights or losses):
             raise _other_steps(row, (weights or losses)[0].point)
         if weights:

@@ -6,6 +6,7 @@ matches nothing costs a second, and not the hours of a pretraining.
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from tuner.design.campaign import Campaign
@@ -13,13 +14,12 @@ from tuner.design.stages import Stage
 from tuner.design.workload import Workload
 from tuner.errors import StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
-from tuner.rounds.opening import storage_exists
+from tuner.rounds.opening import ledger_there, storage_exists
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.rounds.stage_start import unknown_source, weights_path
 from tuner.security import without_secrets
 from tuner.shown import quoted
 from tuner.storage.engine import default_url
-from tuner.storage.store import open_ledger
 from tuner.training.inherited import Built, check_foreseen
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ def check_chain(stages: Sequence[Stage], storage: str | None, *, dry_run: bool =
     starting = [stage for stage in stages if stage.campaign.start_from is not None]
     known: Sequence[str] = ()
     where = storage or default_url()
-    if starting and storage_exists(storage):
-        with open_ledger(storage or default_url(), create=False) as ledger:
+    with ledger_there(storage) if starting else nullcontext() as ledger:
+        if ledger is not None:
             known, where = ledger.campaigns(), ledger.safe_url
     for stage in starting:
         if stage.name in known:  # it has begun, and goes on from our own copies

@@ -6,7 +6,7 @@ The command line and the Python API open their sessions here, so both check the 
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,9 @@ from tuner.design.campaign import Campaign
 from tuner.design.own_loop import OwnLoop
 from tuner.design.stages import Stage
 from tuner.design.words import check_machine
-from tuner.errors import InputError, StorageError
+from tuner.errors import InputError, NoLedger, StorageError
 from tuner.execution.backend import Backend
-from tuner.execution.engines import check_share, parsed_engine
+from tuner.execution.engines import check_needs, parsed_engine
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
@@ -88,6 +88,7 @@ def opened_session(
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
     _check_inexact(campaign, options)
+    check_needs(options.engine, options.cpus, options.gpus)
     engine = engine_of(campaign.workload)
     most = max(stage.candidates, *(one.promote or 1 for one in campaign.rounds))
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
@@ -174,8 +175,6 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
     """What trains: this process, or worker processes that end with the session."""
     if options.engine is not None:
         choice = parsed_engine(options.engine)
-        check_share("--cpus", options.cpus)
-        check_share("--gpus", options.gpus)
         plan = SeatPlan(options.workers or 0, options.cpus, options.gpus)
         url = complete_url(options.storage or default_url())
         with closing(OnEngine(url, RayEngine(choice.address), plan)) as on_engine:
@@ -192,12 +191,26 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
 
 @contextmanager
 def _ledger(storage: str | None, dry_run: bool, create: bool) -> Iterator[Ledger]:
-    there = storage_exists(storage)
     with ExitStack() as opened:
-        url = storage or default_url()
-        if dry_run and not there:
-            url = str(Path(opened.enter_context(tempfile.TemporaryDirectory())) / "empty.sqlite")
-        yield opened.enter_context(open_ledger(url, create=not there if dry_run else create))
+        if not dry_run:
+            yield opened.enter_context(open_ledger(storage or default_url(), create=create))
+            return
+        there = opened.enter_context(ledger_there(storage))
+        if there is None:
+            empty = Path(opened.enter_context(tempfile.TemporaryDirectory())) / "empty.sqlite"
+            there = opened.enter_context(open_ledger(str(empty)))
+        yield there
+
+
+@contextmanager
+def ledger_there(storage: str | None) -> Iterator[Ledger | None]:
+    """The Ledger that is there; None where nothing was recorded yet: no file, or a database without our tables."""
+    with ExitStack() as opened:
+        ledger = None
+        if storage_exists(storage):
+            with suppress(NoLedger):
+                ledger = opened.enter_context(open_ledger(storage or default_url(), create=False))
+        yield ledger
 
 
 def storage_exists(storage: str | None) -> bool:

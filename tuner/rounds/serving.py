@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.design.stages import Stage
-from tuner.errors import NoLedger, Paused, StorageError, TunerError, Unreachable
+from tuner.errors import NoLedger, NoServer, Paused, StorageError, TunerError, Unreachable
 from tuner.execution.leases import retried
 from tuner.rounds.plan import round_name
 from tuner.rounds.presence import is_launching
@@ -69,7 +69,7 @@ class AskedLaunch:
                     if ledger.studies_left(self.campaigns):
                         return waited
                     missing: TunerError = StorageError(f"{ledger.safe_url} has no study of {self.called} yet")
-                except (NoLedger, Unreachable) as error:
+                except (NoLedger, NoServer, Unreachable) as error:
                     missing = error
                 if time.monotonic() >= end:
                     raise self._not_launched(missing, seconds)
@@ -82,10 +82,10 @@ class AskedLaunch:
         launch = f"tuner run {word(self.called)}"
         if seconds:
             return Paused(
-                f"no launch of {self.called} came within {seconds:g} s ({missing}): start it ({launch}), then this "
-                "command again"
+                f"no launch of {self.called} came within {seconds:g} s: start it ({launch}), then this command again; "
+                f"{missing}"
             )
-        if isinstance(missing, Unreachable):
+        if isinstance(missing, NoServer | Unreachable):
             return missing
         return StorageError(f"{missing}: launch it first ({launch}); --wait-for-launch 600 waits for that")
 
@@ -126,7 +126,8 @@ class Serving:
                 still = self.idle_seconds - (time.monotonic() - idle_since)
                 if still <= 0.0:
                     return f"no more work came in {self.idle_seconds:g} s (--idle-timeout); {self._rounds(left)}"
-                words = f"waiting for the next study{at_most(self.idle_seconds)}; {self._rounds(left)}"
+                awaited = "the next study" if self._missing_rounds(left) else "the launching command to end"
+                words = f"waiting for {awaited}{at_most(self.idle_seconds)}; {self._rounds(left)}"
             if words != told:
                 self.tell(words)
                 told = words

@@ -39,6 +39,7 @@ from tuner.storage.schema import checkpoint, launch, measurement, study, trial
 from tuner.storage.studies import Start, StudyRow, insert_conclusion, newest_conclusion, restarted, study_row
 
 RESUMABLE = ("latest", "trunk")  # the kinds of checkpoint that hold the whole state of a training
+AT_ONCE = 500  # trials that one statement names; PostgreSQL has no room for the pairs of ten thousand on its stack
 NOBODY: dict[str, Any] = {"worker": None, "lease_seconds": None, "lease_until": None}
 
 # Statements are built once: building them takes SQLAlchemy longer than executing them.
@@ -266,17 +267,19 @@ def _take(connection: Connection, steps: dict[int, int], terms: Terms) -> dict[i
 
 
 def _update_ours(connection: Connection, keys: Sequence[tuple[int, int]], values: Mapping[str, Any]) -> set[int]:
-    """Update those of some trials (id, fence) that are still RUNNING under that fence, by one statement; their ids.
+    """Update those of some trials (id, fence) that are still RUNNING under that fence, by few statements; their ids.
 
     The rows of several are locked first, in the one order of locking for everybody.
     """
-    if not keys:
-        return set()
-    ours = and_(*_under_fence(keys), trial.c.state == State.RUNNING.value)
-    if len(keys) > 1:
-        locked = select(trial.c.id).where(ours).order_by(trial.c.id).with_for_update().cte("locked")
-        ours = trial.c.id.in_(select(locked.c.id))
-    return set(connection.scalars(update(trial).where(ours).values(**values).returning(trial.c.id)))
+    ordered, updated = sorted(keys), set[int]()
+    for begin in range(0, len(ordered), AT_ONCE):
+        some = ordered[begin : begin + AT_ONCE]
+        ours = and_(*_under_fence(some), trial.c.state == State.RUNNING.value)
+        if len(some) > 1:
+            locked = select(trial.c.id).where(ours).order_by(trial.c.id).with_for_update().cte("locked")
+            ours = trial.c.id.in_(select(locked.c.id))
+        updated |= set(connection.scalars(update(trial).where(ours).values(**values).returning(trial.c.id)))
+    return updated
 
 
 def _under_fence(keys: Sequence[tuple[int, int]]) -> tuple[ColumnElement[bool], ...]:

@@ -189,16 +189,21 @@ class Database:
     def lent(self) -> Iterator[Connection]:
         """A connection for the transaction of another process; what it leaves unfinished is rolled back.
 
-        From the first time on, the transactions of all threads take turns. Raises what `writing` raises of the server.
+        Raises what `writing` raises of the server.
         """
-        self._turns = self._turns or Turns()
+        turns = self.take_turns()
         with self._told():
-            self._turns.enter(guest=True)
+            turns.enter(guest=True)
             try:
                 with self._connected(self._engine) as connection:
                     yield connection
             finally:
-                self._turns.leave(guest=True)
+                turns.leave(guest=True)
+
+    def take_turns(self) -> Turns:
+        """Let the transactions of all threads take turns from now on; called before the first other process comes."""
+        self._turns = self._turns or Turns()
+        return self._turns
 
     @contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:

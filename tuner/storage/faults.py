@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tuner.errors import Paused, ServerFull, StorageError, TunerError, Unreachable
+from tuner.errors import NoServer, Paused, ServerFull, StorageError, TunerError, Unreachable
 from tuner.shown import quoted, shortened, shown_lines
 
 # Beginnings of SQLite's error names: the machine gave way, and running again continues.
@@ -49,6 +49,9 @@ _BY_CODE: tuple[tuple[str, type[TunerError], str], ...] = (
     ("22", StorageError, _FOREIGN),
     ("42P01", StorageError, _FOREIGN),
     ("42703", StorageError, _FOREIGN),
+)
+_NO_ANSWER = re.compile(
+    "Connection refused|timeout expired|timed out|No route to host|Network is unreachable|No such file"
 )
 _RECOVERS = "when the server is up, run again to continue"
 # What PostgreSQL, pgbouncer and libpq say where no connection is made, and what helps; the first that fits.
@@ -127,7 +130,8 @@ def _postgresql_fault(where: str, error: DBAPIError, answered_before: bool) -> T
         if refused is not None:
             return refused
         if not answered_before:
-            return StorageError(f"{said}: check the address (host, port and TLS), and that the server runs")
+            kind = NoServer if _NO_ANSWER.search(str(error.orig)) else StorageError
+            return kind(f"{said}: check the address (host, port and TLS), and that the server runs")
     for beginning, make, advice in _BY_CODE:
         if code.startswith(beginning):
             return make(f"{said}: {advice}")

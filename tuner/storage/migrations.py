@@ -94,8 +94,8 @@ def create_or_migrate(database: Database, *, create: bool) -> None:
             return version
         if not create:
             raise NoLedger(
-                f"{database.safe_url} holds no Ledger yet; start a study there with `tuner launch`, "
-                "or give another --storage"
+                f"{database.safe_url} has no records of tuner yet; `tuner run` or `tuner launch` makes them, "
+                "--storage or TUNER_STORAGE names another"
             )
         metadata.create_all(connection)
         insert_identity(connection)

@@ -69,6 +69,7 @@ class Relay:
     def __init__(self, database: Database, folder: Path) -> None:
         self.folder = folder
         self.database = database
+        database.take_turns()  # in this thread: two sessions that begin at once would make two rows of them
         self._sessions: dict[int, _Session] = {}
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

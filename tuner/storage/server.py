@@ -1,5 +1,6 @@
 """Connections to a PostgreSQL server: how many, through what, and whose turn it is."""
 
+import importlib
 import logging
 import threading
 import time
@@ -17,6 +18,13 @@ POOLED = "tuner.pooled"  # a parameter of a relayed connection: whether a pooler
 BESIDE_SECONDS = 1.0  # to wait for a turn, until a second connection is opened
 REST_SECONDS = 30.0  # a connection to a server that rested so long may have been cut meanwhile
 LANES = 2  # connections that relayed transactions may have at once
+# What libpq is asked for on the way to a relay: no encryption, nothing that proves who is who.
+_PLAIN = (
+    dict.fromkeys(("sslmode", "sslcertmode", "gssencmode", "channel_binding"), "disable")
+    | dict.fromkeys(("hostaddr", "requirepeer", "require_auth", "sslrootcert", "options"), "")
+    | dict.fromkeys(("min_protocol_version", "max_protocol_version"), "3.0")
+    | {"sslnegotiation": "postgres", "target_session_attrs": "any"}
+)
 _POOLED = "pooled"  # in the `info` of a connection
 
 
@@ -28,10 +36,10 @@ def postgresql_engine(url: URL, relay: str = "") -> Engine:
     # relay) they would be those of another client. A relay looks itself whether its connection lives.
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 4, "pool_timeout": PATIENCE}
     options["connect_args"] = {"connect_timeout": 5, "prepare_threshold": None}
-    if relay:
-        options["connect_args"] |= _through(relay) | {"connect_timeout": int(PATIENCE)}
-        url = URL.create(url.drivername, username=url.username or "tuner", database=url.database)
     try:
+        if relay:
+            options["connect_args"] |= _through(relay) | {"connect_timeout": int(PATIENCE)}
+            url = URL.create(url.drivername, username=url.username or "tuner", database=url.database)
         engine = create_engine(url, **options)
     except ImportError as error:
         raise StorageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error
@@ -66,10 +74,12 @@ def _ping_after_a_rest(engine: Engine) -> None:
 
 
 def _through(relay: str) -> dict[str, str]:
-    """What makes libpq take the relay's socket, whatever PGHOSTADDR, PGSSLMODE and others say of the server."""
-    nothing = dict.fromkeys(("hostaddr", "requirepeer", "options"), "")
-    never = dict.fromkeys(("sslmode", "gssencmode", "channel_binding"), "disable")
-    return {"host": relay, "port": "5432", "target_session_attrs": "any", **nothing, **never}
+    """What makes libpq take the relay's socket, whatever PGHOSTADDR, PGSSLMODE and others say of the server.
+
+    What a version of libpq does not know yet, its environment cannot ask for, and it takes no such word.
+    """
+    known = {one.keyword.decode() for one in importlib.import_module("psycopg").pq.Conninfo.get_defaults()}
+    return {"host": relay, "port": "5432"} | {name: value for name, value in _PLAIN.items() if name in known}
 
 
 def _note_pooler(connection: Any, entry: ConnectionPoolEntry) -> None:

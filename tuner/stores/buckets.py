@@ -23,7 +23,7 @@ INSTALL = "pip install 'tuner[objects]'"
 AT_ONCE = 64 << 20  # bytes of the largest object that is sent as one request; larger ones are sent in parts
 PART = 16 << 20
 PARTS_AT_ONCE = 4
-REQUEST_SECONDS = 120  # of one request, which sends AT_ONCE bytes at the most
+REQUEST_SECONDS = 120  # of one request, which carries AT_ONCE bytes at the most
 CONNECT_SECONDS = 10
 RETRY_SECONDS = 60.0  # a server that is away is asked again for so long; then the command pauses
 PROBE_SECONDS = 5.0  # the same before anything is trained
@@ -97,8 +97,17 @@ class Bucket:
         return ObjectStat(int(about["size"]), mark, int(about["last_modified"].timestamp() * 1e9))
 
     def read(self, key: str) -> bytes:
+        """A whole object; a large one by several requests, each of which has to end within REQUEST_SECONDS."""
         with self._told(key):
-            return bytes(_obstore().get(self._client, key).bytes())
+            answered = _obstore().get(self._client, key)
+            size = int(answered.meta["size"])
+            if size <= AT_ONCE:
+                return bytes(answered.bytes())
+            del answered  # its body is not read
+            begins = range(0, size, AT_ONCE)
+            return b"".join(
+                _obstore().get_range(self._client, key, start=begin, end=min(size, begin + AT_ONCE)) for begin in begins
+            )
 
     def names(self, prefix: str) -> Iterator[str]:
         """The keys below a prefix, which ends before a slash."""

@@ -18,6 +18,7 @@ SCHEMES = ("s3", "gs", "az")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(.*)", re.DOTALL)  # one slash: pathlib makes one of two
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _PART = re.compile(r"[A-Za-z0-9._=+-]+")
+_OF_SECRETS = "@?#:%"  # who has these signs in an address may have written a password into it
 _KNOWN = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 
@@ -130,10 +131,10 @@ def parsed_root(given: "str | StoredPath") -> StoredPath:
         return Path(given)
     found = _ADDRESS.match(text)
     scheme, rest = (found[1].lower(), found[2]) if found else ("", "")
-    if any(sign in rest for sign in "@?#"):
+    if any(sign in rest for sign in _OF_SECRETS):
         raise InputError(
-            f'an address of checkpoints is {scheme or "s3"}://bucket/place, without "@", "?" and "#", and is kept in '
-            "the records: what identifies you comes from the environment (AWS_ACCESS_KEY_ID and "
+            f'an address of checkpoints is {scheme or "s3"}://bucket/place, without "@", "?", "#", ":" and "%", and is '
+            "kept in the records: what identifies you comes from the environment (AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_NAME and "
             "AZURE_STORAGE_ACCOUNT_KEY)"
         )

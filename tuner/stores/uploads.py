@@ -5,10 +5,8 @@ file, which the next process deletes, an object that no record names, which is s
 together, which the bucket's own rule has to delete (docs/how-to/object-storage.md).
 """
 
-import errno
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +25,7 @@ _swept: set[Path] = set()  # spool folders that this process has cleared of what
 def upload(target: ObjectPath, write: Write, *, replace: bool) -> DigestingFile:
     """Write a spool file, send it, and delete it. Raises OSError, Paused where another object has the name."""
     with spool_file() as spool:
-        with DigestingFile(spool) as written:
+        with _named(spool.parent), DigestingFile(spool) as written:
             failpoint("ck-open")
             fill(written, write)
         failpoint("ck-spooled")
@@ -37,6 +35,18 @@ def upload(target: ObjectPath, write: Write, *, replace: bool) -> DigestingFile:
             _create(target, spool, written.digest)
         failpoint("ck-uploaded")
     return written
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """An error of writing a file knows no name: it is this machine's disk that is full, and not the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        words = f"{error.strerror} (for files on their way to the object store; TMPDIR names another place)"
+        raise OSError(error.errno, words, str(folder)) from error
 
 
 def _create(target: ObjectPath, spool: Path, digest: str) -> None:
@@ -54,15 +64,9 @@ def _create(target: ObjectPath, spool: Path, digest: str) -> None:
 def spool_folder() -> Path:
     """The folder of this user for files on their way to an object store, below that for temporary files.
 
-    Raises OSError where somebody else has made it.
+    Raises PermissionError where it is not of this user alone.
     """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir(), f"{_SPOOL}-{user}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
-        raise PermissionError(errno.EPERM, "a link or somebody else's folder; set TMPDIR to a folder of yours", folder)
-    return folder
+    return system.own_temporary_folder(_SPOOL)
 
 
 def local_folder(path: StoredPath) -> Path:
@@ -86,14 +90,23 @@ def spool_file() -> Iterator[Path]:
     if folder not in _swept:
         _swept.add(folder)
         clear_spool(folder)
-    descriptor, name = tempfile.mkstemp(".part", f"{os.getpid()}-", folder)
+    descriptor, name = _locked_file(folder)
     try:
-        system.lock(descriptor)
         yield Path(name)
     finally:
         os.close(descriptor)
         with suppress(OSError):
             os.unlink(name)
+
+
+def _locked_file(folder: Path) -> tuple[int, str]:
+    """A new file, open and locked, and its name; another one where a sweep took it before it was locked."""
+    while True:
+        descriptor, name = tempfile.mkstemp(".part", f"{os.getpid()}-", folder)
+        system.lock(descriptor)
+        if os.path.exists(name):
+            return descriptor, name
+        os.close(descriptor)
 
 
 def clear_spool(folder: Path) -> int:

@@ -21,7 +21,7 @@ from tuner.adapters.low_rank import SCALE, adapter_tensors
 from tuner.design.adapters import RANKS
 from tuner.design.names import Name
 from tuner.design.stages import START_FROM
-from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
+from tuner.errors import CorruptCheckpoint, Paused, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.stores.digesting import DigestingFile
 from tuner.stores.places import StoredPath, parsed_root
@@ -212,6 +212,8 @@ def _is_there(path: StoredPath, digest: str) -> bool:
     """Whether a copy was made before, and is whole."""
     try:
         return not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except Paused:
+        raise
     except OSError:
         return False
 
@@ -335,6 +337,8 @@ def plain_name(name: str) -> str:
 def _content(path: StoredPath, digest: str) -> bytes:
     try:
         content = path.read_bytes()
+    except Paused:  # a store that does not answer says nothing of the file
+        raise
     except OSError as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise CorruptCheckpoint(
