@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
@@ -38,6 +39,10 @@ class RaySeat:
     def node(self) -> str:
         """Where it is: asked for when nodes are drained, and to see that it is there."""
         return str(ray.get_runtime_context().get_node_id())
+
+    def answer(self, question: Callable[..., str], *given: object) -> str:
+        """What the driver's own question finds on this node."""
+        return question(*given)
 
     def ask_to_stop(self) -> None:
         """Have what it trains saved and given back."""
@@ -67,10 +72,10 @@ class RaySeat:
         outcome = DIED
         for line in _piped(self._process.stdout):
             outcome = json.loads(line)
-        code = self._process.wait()
+        exit_code = self._process.wait()
         with self._lock, suppress(OSError):
             _piped(self._process.stdin).close()
-        return json.dumps({**outcome, "code": code})
+        return json.dumps({**outcome, "code": exit_code})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is None:
