@@ -2,6 +2,8 @@
 
 import tempfile
 
+import tempfile
+
 import pytest
 from support.stage_files import write_stages
 from support.study_files import write_study
