@@ -2,8 +2,6 @@
 
 import tempfile
 
-import tempfile
-
 import pytest
 from support.stage_files import write_stages
 from support.study_files import write_study
