@@ -120,7 +120,8 @@ def test_what_is_asked_and_told_is_what_a_launch_records_and_finds():
                 assert study.tell(trial, trained(trial)) == "complete"
         one, other = (tuner.load(name).frames(round=number) for name in ("launched", "told"))
         assert one.trials["seed"].nunique() > 1
-        pd.testing.assert_frame_equal(one.trials, other.trials)
+        assert other.trials["numerics"].isna().all(), "where a script trains is not known"
+        pd.testing.assert_frame_equal(*(frames.trials.drop(columns="numerics") for frames in (one, other)))
         order = ["trial", "step", "metric"]
         curves = [frames.curves.sort_values(order).reset_index(drop=True) for frames in (one, other)]
         pd.testing.assert_frame_equal(*curves)

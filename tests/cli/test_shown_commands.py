@@ -18,6 +18,11 @@ STUDY = "studies/digits.py"
 WITH_TESTS_OF_THEIR_OWN = (
     "importing.md", "optuna.md", "quickstart-optuna.md", "extend.md", "own-loop.md", "command.md", "accelerate.md",
 )  # fmt: skip
+# Their commands want what is not here: a long training before them, a bucket, a cluster, a study of the reader's own.
+ONLY_LOOKED_AT = (
+    "averages.md", "few_labels.md", "stdlib_staged.md", "lora.md", "object-storage.md", "ray.md",
+    "training-stability.md", "widen-and-rerun.md",
+)  # fmt: skip
 FINE = (0, 3)  # done; a finding that somebody should act on
 NO_ANSWER = re.compile(r"too few|Traceback|unexpected \w+Error|nan\b")
 DECIDED = {
@@ -27,9 +32,10 @@ DECIDED = {
 }
 
 
-def every_command():
+def every_command(leaving_out=()):
     """Of all pages, in their order, and then the rows of tables; each once."""
-    texts = [page.read_text(encoding="utf-8") for page in PAGES if page.name not in WITH_TESTS_OF_THEIR_OWN]
+    out = (*WITH_TESTS_OF_THEIR_OWN, *leaving_out)
+    texts = [page.read_text(encoding="utf-8") for page in PAGES if page.name not in out]
     found = [command for text in texts for command in shown_commands(text)]
     found += [command for text in texts for command in commands_of_tables(text, STUDY)]
     return [command for place, command in enumerate(found) if command not in found[:place]]
@@ -61,13 +67,14 @@ Before:
     --yes
 $ tuner best 'a b'
   output of it
+$ tuner worker a.py &
 ```
 ```python
 tuner = 1
 ```
 | `tuner plan STUDY [--total-steps N] [--rounds 3]` | which rounds |
 """
-    expected = [["sweep", "a.py", "--extend"], ["run", "a.py", "--yes"], ["best", "a b"]]
+    expected = [["sweep", "a.py", "--extend"], ["run", "a.py", "--yes"], ["best", "a b"], ["worker", "a.py"]]
     assert shown_commands(page) == expected
     assert commands_of_tables(page, "s.py") == [["plan", "s.py", "--rounds", "3"]]
 
@@ -122,7 +129,7 @@ def test_the_study_of_the_readme_and_the_demo_can_be_priced_and_planned(tuner, f
 def test_every_command_that_is_shown_ends_in_an_answer(tuner, folder):
     optuna_study(folder)
     ran = []
-    for command in every_command():
+    for command in every_command(ONLY_LOOKED_AT):
         if "cuda" in command and not torch.cuda.is_available():
             continue
         if command[:2] == ["import", "table"]:

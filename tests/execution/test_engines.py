@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -343,7 +344,7 @@ def test_a_stop_saves_and_gives_back_without_counting_an_attempt(tmp_path, local
 def test_an_error_of_a_worker_is_raised_with_its_own_kind(tmp_path, local):
     bench = Bench(tmp_path)
     text = bench.file.read_text().replace("ReLU", "GELU")
-    with pytest.raises(StudyChanged, match="not what was launched"):
+    with pytest.raises(StudyChanged, match=rf"on node {platform.node()}: .*not what was launched"):
         bench.run(2, backend=backend(bench, local), when_read=lambda: bench.file.write_text(text))
 
 

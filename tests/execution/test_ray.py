@@ -15,6 +15,7 @@ from support.patience import all_said, wait_for
 from support.ray_cluster import RayCluster
 from support.study_files import write_study
 
+from tuner.execution.fork_server import private_folder
 from tuner.storage.engine import parsed_url
 from tuner.storage.schema import metadata
 
@@ -137,6 +138,7 @@ def test_actors_killed_ten_times_train_the_same_bits(study, alone):
     assert study.rows(CURVES) == alone
     assert study.rows("select distinct state from trial") == [("complete",)]
     wait_for(lambda: not _below(study))
+    assert not list(private_folder().glob(f"ray-{launch.pid}-*.code")), "the sent folder is removed after its workers"
 
 
 def _below(study):

@@ -41,6 +41,7 @@ REFUSALS = [
     ('connection failed: FATAL:  permission denied for database "d"', StorageError, "GRANT CONNECT"),
     ('connection failed: FATAL:  database "d" is not currently accepting connections', StorageError, "GRANT CONNECT"),
     ("connection failed: Connection refused", NoServer, "check the address"),
+    ("connection failed: Connection refused\n\tIs the server running?", NoServer, r"refused Is the server running\?:"),
     ("connection failed: connection timeout expired", NoServer, "check the address"),
     ("connection failed: server does not support SSL, but SSL was required", StorageError, "check the address"),
 ]

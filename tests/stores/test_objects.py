@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -184,10 +186,57 @@ def test_a_server_that_goes_away_is_a_pause_and_no_fault_of_a_trial(root, monkey
         ensure_reachable(root)
 
 
+@pytest.mark.slow
+def test_a_server_that_is_away_for_half_a_minute_is_waited_for(root, object_store):
+    object_store.away.touch()
+    back = threading.Timer(30.0, object_store.away.unlink)
+    back.start()
+    try:
+        Bucket(root.bucket, 600.0).create_from(f"{root.key}/x", b"some")
+        assert not object_store.away.exists()
+    finally:
+        back.join()
+    assert (root / "x").read_bytes() == b"some"
+
+
+def test_the_time_to_wait_for_a_server_is_all_used(root, monkeypatch):
+    monkeypatch.setattr(buckets, "LONGEST_PAUSE", 0.101)  # the first is 0.1 s
+    bucket, began = Bucket("s3://down", 5.0), time.monotonic()
+    with pytest.raises(StoreFault):
+        bucket.read("x")
+    assert time.monotonic() - began > 4.5, "it is asked more than thirty times"
+
+
 def test_an_endpoint_without_encryption_has_to_be_allowed(root, monkeypatch):
     monkeypatch.delenv("AWS_ALLOW_HTTP")
     with pytest.raises(StoreFault, match="AWS_ALLOW_HTTP=true"):
         (root / "x").read_bytes()
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "", "localhost", "https://", f"key:{SECRET}@host"])
+def test_an_endpoint_that_is_no_url_is_said(variable, endpoint, root, monkeypatch):
+    monkeypatch.setenv(variable, endpoint)
+    with pytest.raises(StorageError, match=rf"{variable} must begin with https://") as refused:
+        ensure_reachable(root)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_panic_of_the_client_is_a_fault_of_the_store_and_a_password_is_not_shown(root, monkeypatch):
+    class PanicException(BaseException):  # as pyo3 has it
+        pass
+
+    def panic(*_, **__):
+        raise PanicException(f"called unwrap on https://somebody:{SECRET}@host/place?X-Amz-Signature=1")
+
+    monkeypatch.setattr("obstore.head", panic)
+    with pytest.raises(StoreFault, match="called unwrap on https://") as fault:
+        (root / "x").stat()
+    assert fault.value.errno == errno.EINVAL
+    assert SECRET not in str(fault.value)
+    monkeypatch.setattr("obstore.head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        (root / "x").stat()
 
 
 def test_without_the_package_the_error_says_how_to_install_it(root, monkeypatch):
@@ -248,7 +297,8 @@ with spool_file() as path:
 """
 
 
-def test_weights_that_a_store_does_not_give_are_no_missing_file():
+def test_weights_that_a_store_does_not_give_are_no_missing_file(monkeypatch):
+    monkeypatch.setattr(buckets, "_opened", {"s3://down": Bucket("s3://down", 0.3)})
     chosen = Selected("0" * 64, 1, "starts/x.safetensors")
     start = StartWeights(StageStart((chosen,)), (parsed_root("s3://down/starts/x.safetensors"),))
     with pytest.raises(StoreFault, match="503"):

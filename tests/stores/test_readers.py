@@ -1,5 +1,7 @@
 """Everything that reads checkpoints, or has a loop write files, where the checkpoints are in a bucket."""
 
+import tempfile
+
 import pytest
 from support.stage_files import write_stages
 from support.study_files import write_study
@@ -82,7 +84,11 @@ def test_the_mean_of_the_best_and_the_test_score_read_from_a_bucket(tuner, tmp_p
     assert exported[0] == exported[1]
 
 
-def test_a_loop_keeps_its_files_in_the_bucket_and_writes_its_own_on_this_machine(tuner, tmp_path, request, caplog):
+def test_a_loop_keeps_its_files_in_the_bucket_and_writes_its_own_on_this_machine(
+    tuner, tmp_path, request, caplog, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where no earlier run has left files of the same address
+    monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "mine.py").write_text(LOOP)
     root = parsed_root(places(request)["bucket.sqlite"])
     run = tuner("launch", "mine.py", "--checkpoints", root)

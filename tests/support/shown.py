@@ -13,12 +13,13 @@ _VALUE = re.compile(r"\[(--[\w-]+) ([^\s\]]*\d[^\s\]]*)\]")
 
 
 def shown_commands(text: str) -> list[list[str]]:
-    """The words of every `tuner ...` line in a code block that is no Python, in order; comments are cut off."""
+    """The words of every `tuner ...` line in a code block that is no Python, in order, without comments and `&`."""
     found = []
     for block in _blocks(text):
         for line in block.replace("\\\n", " ").splitlines():
             if _PROMPT.match(line.strip()):
-                found.append(shlex.split(_PROMPT.sub("", line.strip()), comments=True))
+                words = shlex.split(_PROMPT.sub("", line.strip()), comments=True)
+                found.append(words[:-1] if words[-1] == "&" else words)
     return found
 
 

@@ -143,7 +143,7 @@ EngineName = Annotated[
     typer.Option(
         "--engine",
         metavar="ray[://HOST:PORT]",
-        help="Train in --workers workers on a Ray cluster: on the one that is there, or on one of its own.",
+        help="Train in --workers workers on a Ray cluster: one that is there, or a new one on this machine.",
         show_default=False,
         rich_help_panel=MACHINE,
     ),
@@ -248,7 +248,6 @@ PricePerHour = Annotated[
         metavar="PRICE",
         help="What an hour of one worker costs, like 2.50; costs are then shown in the same currency.",
         show_default=False,
-        rich_help_panel=MACHINE,
     ),
 ]
 KeepCheckpoints = Annotated[

@@ -86,7 +86,7 @@ def _refuse_what_was_read(session: Session, error: StudyChanged) -> None:
     if label:
         raise Paused(
             f"{label} was edited after this worker had read it, and {session.called} is trained by other code now: "
-            "start the same command again, which reads the new one"
+            "start the same command again, which reads it again"
         ) from error
 
 

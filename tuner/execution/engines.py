@@ -43,13 +43,14 @@ class Needs:
 
     packages: versions of installed distributions. modules: modules of the user's own code outside of the folder that is
     shipped, each with its file here. shared: files that all must see with the same content. local: files of this
-    machine that others cannot use, such as an SQLite file.
+    machine that others cannot use, such as an SQLite file. seats: how many will be asked for at most.
     """
 
     packages: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
     shared: tuple[Path, ...] = ()
     local: tuple[Path, ...] = ()
+    seats: int = 1
 
 
 @dataclass(frozen=True, slots=True)

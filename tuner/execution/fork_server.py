@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +30,8 @@ LOST = -9  # the exit code of a worker whose fork server ended: the kernel kills
 FOREVER = 1e6  # seconds
 CLOSE_SECONDS = 60.0  # it may still import torch
 WORKER, SEAT = b"1", b"2"  # what a fork becomes: a worker, or the coordinator of one (`seat_process`)
-CONNECT_SECONDS = 30.0  # until a fork server that was started listens
+LISTENER = "TUNER_FORK_SERVER_LISTENER"  # the descriptor of the socket where it listens
+_LEAVE = "import os, sys; os.fork() and os._exit(0); os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 class ForkServer:
@@ -117,16 +117,23 @@ class SharedForkServer(ForkServer):
         return self._socket
 
     def _started(self, place: Path) -> socket.socket:
-        """Its process, which listens before it imports anything and leaves this process at once."""
+        """Its process, in a session of its own: it leaves this one before it imports anything.
+
+        The socket listens before that, so whoever connects need not wait: who asks is served after the import.
+        """
+        place.unlink(missing_ok=True)  # nobody was found there
         module = "tuner.execution.fork_server_process"
         command = [sys.executable, "-m", module, "--listen", str(place), self._study_file]
-        with blocked():
-            subprocess.run(command, stdin=subprocess.DEVNULL, env=self._environment, check=True)  # noqa: S603
-        end = time.monotonic() + CONNECT_SECONDS
-        while (found := _connected(place)) is None:
-            if time.monotonic() > end:
-                raise OSError(f"the fork server at {place} does not answer")
-            time.sleep(0.01)
+        with blocked(), socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(place))
+            listener.listen(128)
+            number = listener.fileno()
+            environment = self._environment | {LISTENER: str(number)}
+            leave = [sys.executable, "-I", "-S", "-c", _LEAVE, *command]
+            subprocess.run(leave, stdin=subprocess.DEVNULL, env=environment, pass_fds=(number,), check=True)  # noqa: S603
+            found = _connected(place)
+        if found is None:
+            raise OSError(f"the fork server at {place} does not answer")
         return found
 
     def kill(self) -> None:

@@ -20,14 +20,13 @@ from types import FrameType
 
 from tuner import signals, system
 from tuner.execution import seat_process, worker_process
-from tuner.execution.fork_server import SEAT
+from tuner.execution.fork_server import LISTENER, SEAT
 from tuner.execution.shipping import sweep
 from tuner.sources.places import kind_of
 
 _TASKS = Path("/proc/self/task")  # a folder for each thread
 LONELY_SECONDS = 10.0  # a fork server that listens ends, when nobody has been connected for so long
 _MODULE = "tuner.execution.fork_server_process"
-_LISTENER = "TUNER_FORK_SERVER_LISTENER"  # its descriptor, for a process that begins again
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
     listens, arguments = sys.argv[1:2] == ["--listen"], sys.argv[1:]
     if listens:
         place, arguments = Path(arguments[1]), arguments[2:]
-        listener = _inherited() or _listening(place)
+        listener = _inherited()
         _import_packages(arguments, ["--listen", str(place)], listener)
         server = _ForkServer([], listener)
     else:
@@ -58,22 +57,11 @@ def main() -> None:
         sweep(place.parent)
 
 
-def _listening(place: Path) -> socket.socket:
-    """A socket that listens there, in a process of its own: the one that was started ends at once."""
-    place.unlink(missing_ok=True)  # the caller holds the lock, and found nobody there
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(place))
-    listener.listen(128)
-    if os.fork():
-        os._exit(0)
-    os.setsid()
+def _inherited() -> socket.socket:
+    """The listener of who started this process; of itself, before it began again."""
+    listener = socket.socket(fileno=int(os.environ.pop(LISTENER)))
+    listener.set_inheritable(False)
     return listener
-
-
-def _inherited() -> socket.socket | None:
-    """The listener of this process before it began again."""
-    number = os.environ.pop(_LISTENER, "")
-    return socket.socket(fileno=int(number)) if number else None
 
 
 def _import_packages(arguments: list[str], again: list[str], listener: socket.socket | None = None) -> None:
@@ -81,7 +69,7 @@ def _import_packages(arguments: list[str], again: list[str], listener: socket.so
     os.dup2(2, 1)  # what it prints is no data
     if arguments and not import_packages(arguments[0]):
         if listener is not None:
-            os.environ[_LISTENER] = str(listener.fileno())
+            os.environ[LISTENER] = str(listener.fileno())
             os.set_inheritable(listener.fileno(), True)
         os.execv(sys.executable, [sys.executable, "-m", _MODULE, *again])  # noqa: S606
 

@@ -74,7 +74,7 @@ class OnEngine:
         machine = job.workload.machine
         device = machine.device or ("cuda" if self.plan.gpus else "cpu")
         setup = setup_of(job.workload, self.url, machine.for_worker(device, self.plan.count))
-        self.engine.compare(needs_of(job, self.url))
+        self.engine.compare(replace(needs_of(job, self.url), seats=self.plan.count))
         run = _Run(job, self.engine, self.plan, setup, stop)
         run.watch = LedgerWatch(job.ledger, job.row.study_id, listener)
         with signals.SHUTDOWN.in_hand(self.engine.close):

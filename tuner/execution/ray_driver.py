@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ DRAIN_SECONDS = 1.0  # between two looks at nodes that go down
 SAID_SECONDS = 60.0  # between two words about seats that wait
 ASK_SECONDS = 120.0  # for an answer of a node, whose first worker may have to start
 WHERE_SECONDS = 5.0
+SEAT_SECONDS = 60.0  # for an actor to have its place and to answer, on a node that has room
+SPARE_SECONDS = 20.0  # for an actor that answered to be a seat
 REACH_SECONDS = 10.0  # for a connection to an address
 THREADS = 4  # of an actor: one works, the others answer
 INIT_TRIES = 3  # Ray does not always start on a busy machine
@@ -49,7 +51,8 @@ def main() -> None:
     """Do what the command says, until it is gone."""
     system.end_with_the_parent()
     channel = Channel(os.dup(1))
-    os.dup2(2, 1)  # what Ray prints is no message
+    with open(os.devnull, "wb") as nothing:  # what Ray prints is no message: it reports workers that end as planned
+        os.dup2(nothing.fileno(), 1)
     ignore_signals()  # the command hears them, and says what is to be done
     words: queue.Queue[Message | None] = queue.Queue()
     threading.Thread(target=_listen, args=(words,), daemon=True).start()
@@ -85,6 +88,8 @@ class _Driver:
         self.actors: dict[int, Any] = {}
         self.working: dict[Any, int] = {}  # by the reference of what they return
         self.placed: dict[int, Any] = {}  # of seats that have no place yet: what tells that they have
+        self.spare: list[Any] = []  # actors that answered for their nodes, and are no seat yet
+        self.spare_until = 0.0
         self.drained: set[str] = set()
         self.code: Any = None  # the reference of the archive with the study's folder
         self.cpus = self.gpus = 0.0  # of a seat
@@ -100,6 +105,8 @@ class _Driver:
                 continue
             self._tell_outcomes()
             now = time.monotonic()
+            if self.spare and now > self.spare_until:
+                self._end_spare()
             if self.actors and now - self.looked > DRAIN_SECONDS:
                 self.looked = now
                 self._look_at_nodes()
@@ -148,30 +155,75 @@ class _Driver:
             ray.shutdown()
             raise RuntimeError(f"Ray listens on {', '.join(found)} and not on loopback alone; start a cluster yourself")
 
-    def do_facts(self, modules: Sequence[str], files: Sequence[str]) -> None:
-        """What each node has, before anything is started there."""
+    def do_facts(self, asked: Mapping[str, list[str]], cpus: float, gpus: float, seats: int) -> None:
+        """What each node has, before anything is trained there.
+
+        asked: what `facts` is given. cpus, gpus: of each of so many seats. Nodes where they will be are asked by their
+        actors, the others by tasks.
+        """
         alive = [node for node in _ray.nodes() if node["Alive"] and _has_room(node)]
-        asked = {}
+        given = (asked["modules"], asked["files"], asked["packages"])
+        found = self._told_by_seats(alive, (facts, *given), {"CPU": cpus, "GPU": gpus}, seats)
+        answers = {}
         for node in alive:
+            if node["NodeID"] in found:
+                continue
             there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
             call = ray.remote(num_cpus=0, max_retries=2)(facts)
-            asked[node["NodeID"]] = call.options(scheduling_strategy=there).remote(list(modules), list(files))
-        found, errors = [], []
-        for node in alive:
+            answers[node["NodeID"]] = call.options(scheduling_strategy=there).remote(*given)
+        errors = []
+        for node in [node for node in alive if node["NodeID"] in answers]:
             try:
-                told = json.loads(ray.get(asked[node["NodeID"]], timeout=ASK_SECONDS))
-                found.append({**told, "node": _name(node)})
+                found[node["NodeID"]] = ray.get(answers[node["NodeID"]], timeout=ASK_SECONDS)
             except (RayError, GetTimeoutError) as error:
                 errors.append(f"node {_name(node)}: {_first_lines(error)}")
-        self.channel.send("facts", nodes=found, errors=errors, here=json.loads(facts(list(modules), list(files))))
+        told = [{**json.loads(found[one["NodeID"]]), "node": _name(one)} for one in alive if one["NodeID"] in found]
+        self.channel.send("facts", nodes=told, errors=errors, here=json.loads(facts(*given)))
+
+    def _told_by_seats(
+        self, nodes: Sequence[Mapping[str, Any]], question: Sequence[Any], each: Mapping[str, float], seats: int
+    ) -> dict[str, str]:
+        """What nodes have, as actors tell that will be seats there; by node.
+
+        A task has a process of its own, which no actor can take afterwards. As few nodes are asked as have room for the
+        seats, and none that goes down.
+        """
+        self._end_spare()
+        self.drained = set()
+        free, draining, asked = _free_of_nodes(), _draining_nodes(), {}
+        for node in [one["NodeID"] for one in nodes if one["NodeID"] not in draining]:
+            room = min((int(free.get(node, {}).get(kind, 0.0) / one) for kind, one in each.items() if one), default=0)
+            if room and seats > 0:
+                seats -= room
+                there = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+                actor = _new_actor(each["CPU"], each["GPU"], scheduling_strategy=there)
+                asked[node] = (actor, actor.answer.remote(*question), actor.node.remote())
+        if asked:
+            ray.wait(
+                [one for _, *both in asked.values() for one in both], num_returns=2 * len(asked), timeout=SEAT_SECONDS
+            )
+        told = {}
+        for node, (actor, *both) in asked.items():
+            with suppress(RayError):
+                answer, where = ray.get(both, timeout=0.0)
+                if where == node:
+                    told[node] = answer
+                    self.spare.append(actor)
+                    continue
+            ray.kill(actor, no_restart=True)  # another took its room, or no tuner is there: a task can say
+        self.spare_until = time.monotonic() + SPARE_SECONDS
+        return told
+
+    def _end_spare(self) -> None:
+        while self.spare:
+            with suppress(RayError):
+                ray.kill(self.spare.pop(), no_restart=True)
 
     def do_start(self, seat: int, cpus: float, gpus: float, order: str, threads: int, name: str) -> None:
         """Start the actor of a seat. Ray starts it again elsewhere, with the same order, where it or its node dies."""
         self.do_end(seat)
         self.cpus, self.gpus = cpus, gpus
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
-        made: Any = ray.remote(RaySeat)
-        actor = self.actors[seat] = made.options(max_concurrency=THREADS, **options).remote()
+        actor = self.actors[seat] = self.spare.pop(0) if self.spare else _new_actor(cpus, gpus)
         self.placed[seat] = actor.node.remote()
         name = f"{name}-{ray.get_runtime_context().get_job_id()}"
         self.working[actor.work.remote(order, threads, name, self.code)] = seat
@@ -229,13 +281,18 @@ class _Driver:
                     self.channel.send("draining", seat=seat, seconds=draining[node])
 
 
-def facts(modules: list[str], files: list[str]) -> str:
+def _new_actor(cpus: float, gpus: float, **more: object) -> Any:
+    options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1, **more}
+    made: Any = ray.remote(RaySeat)
+    return made.options(max_concurrency=THREADS, **options).remote()
+
+
+def facts(modules: list[str], files: list[str], packages: list[str]) -> str:
     """What a machine has, as JSON. It also runs where tuner is not installed, so it uses nothing of it."""
     versions: dict[str, str] = {}
-    for one in distributions():
-        name = one.metadata["Name"]
-        if name:
-            versions.setdefault(name.lower().replace("_", "-"), one.version)
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            versions[name.lower().replace("_", "-")] = version(name)
     found = find_spec("tuner")
     places = list(found.submodule_search_locations or ()) if found else []
     source = hashlib.sha256()
@@ -293,6 +350,13 @@ def _free() -> Message:
         found = _ray.available_resources()
         return {"cpus": found.get("CPU", 0.0), "gpus": found.get("GPU", 0.0)}
     return {"cpus": 0.0, "gpus": 0.0}
+
+
+def _free_of_nodes() -> dict[str, dict[str, float]]:
+    """What is free, by node; Ray has no public call for it."""
+    with suppress(Exception):
+        return dict(_ray._private.state.available_resources_per_node())
+    return {}
 
 
 def _is_loopback(host: str) -> bool:

@@ -40,6 +40,7 @@ BEGIN_SECONDS = 300.0  # until a cluster of our own is there, on a busy machine
 FACTS_SECONDS = 300.0  # until each node has said what it has
 STOP_SECONDS = 10.0
 LOST_SECONDS = "30"  # without its head node, after which Ray ends the driver
+ALWAYS_COMPARED = ("tuner", "torch", "ray")  # packages, whatever the study imports
 _KINDS: dict[str, SeatKind] = {"idle": "idle", "stopped": "stopped", "died": "died", "fault": "fault"}
 
 
@@ -56,6 +57,7 @@ class RayEngine:
         self._rest = b""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._known: list[SeatEvent] = []
+        self._seat = Seat(0)  # what each one needs
         self.ships = False  # whether machines get the study's folder; on this machine alone it is used where it lies
 
     # What the backend asks for
@@ -76,7 +78,7 @@ class RayEngine:
         except BaseException:
             self.close()
             raise
-        self.ships = bool(archive)
+        self.ships, self._seat = bool(archive), seat
         _log.warning("%s", _begun(told["nodes"], own=not address))
         return sum(_room(seat, node) for node in told["nodes"])
 
@@ -84,7 +86,8 @@ class RayEngine:
         """Raise InputError where a node lacks what the study needs."""
         modules = list(needs.modules) if self.ships else []
         files = [str(path) for path in (*needs.shared, *needs.local)]
-        self._say(do="facts", modules=modules, files=files)
+        asked = {"modules": modules, "files": files, "packages": [*needs.packages, *ALWAYS_COMPARED]}
+        self._say(do="facts", asked=asked, cpus=self._seat.cpus, gpus=self._seat.gpus, seats=needs.seats)
         told = self._answer("facts", FACTS_SECONDS)
         if told["is"] != "facts":
             raise Paused(_lost(told["text"]))
@@ -246,7 +249,9 @@ def _unlike(node: Message, here: Message, needs: Needs) -> list[str]:
         found.append(f"node {name} has tuner {node['versions'].get('tuner')}, and here it is {mine}")
     elif node["tuner"] != here["tuner"]:
         found.append(f"node {name} has tuner of the same version with other source files: install the same one there")
-    wanted = dict(needs.packages) | {one: here["versions"][one] for one in ("torch", "ray") if one in here["versions"]}
+    wanted = dict(needs.packages) | {
+        one: here["versions"][one] for one in ALWAYS_COMPARED[1:] if one in here["versions"]
+    }
     for package, version in sorted(wanted.items()):
         there = node["versions"].get(package.lower().replace("_", "-"))
         if there is None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
@@ -38,6 +39,10 @@ class RaySeat:
     def node(self) -> str:
         """Where it is: asked for when nodes are drained, and to see that it is there."""
         return str(ray.get_runtime_context().get_node_id())
+
+    def answer(self, question: Callable[..., str], *given: object) -> str:
+        """What the driver's own question finds on this node."""
+        return question(*given)
 
     def ask_to_stop(self) -> None:
         """Have what it trains saved and given back."""

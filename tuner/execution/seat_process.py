@@ -11,6 +11,7 @@ is {"is": "outcome", "how": ...}: "idle" (nothing was left for it), "stopped", o
 import gc
 import json
 import os
+import platform
 import sys
 import threading
 import time
@@ -87,7 +88,8 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         channel.send("outcome", how="stopped")
     except TunerError as error:
-        channel.send("outcome", how="fault", kind=family_of(error), name=type(error).__name__, text=str(error))
+        text = f"on node {platform.node()}: {error}"  # its environment and its disks are not those of the command
+        channel.send("outcome", how="fault", kind=family_of(error), name=type(error).__name__, text=text)
     except Exception as error:  # text and never the object: it may not survive the journey
         sys.stderr.write(shown_lines(traceback.format_exc(), ""))
         channel.send("outcome", how="fault", kind="fault", name="", text=f"{type(error).__name__}: {error}")

@@ -141,7 +141,7 @@ def _postgresql_fault(where: str, error: DBAPIError, answered_before: bool) -> T
 
 def _first_lines(error: DBAPIError) -> str:
     """The message of the driver on one line of some hundred characters, without the SQL."""
-    return shortened(" ".join(shown_lines(str(error.orig)).split()), 400)
+    return shortened(" ".join(shown_lines(str(error.orig).expandtabs(1)).split()), 400)
 
 
 def _refused_connection(said: str, told: str) -> TunerError | None:

@@ -175,8 +175,8 @@ def _default_names(ledger: Ledger, here: StorageIdentity | None) -> list[StoredP
     """Default folders next to the SQLite file, the preferred one first."""
     if ledger.file is None:
         raise StorageError(
-            f"{ledger.safe_url} is no file that checkpoints could lie beside; say --checkpoints FOLDER, a place that "
-            "every worker sees"
+            f"{ledger.safe_url} is a server, so no checkpoint folder lies beside it; give --checkpoints FOLDER (or "
+            "s3://BUCKET/PLACE), which every worker and every later command sees"
         )
     if here is not None and here.checkpoints is not None:
         return [root_beside(ledger.file.parent, here.checkpoints)]

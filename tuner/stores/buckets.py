@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Paused, StorageError, TunerError
+from tuner.security import without_secrets
 
 INSTALL = "pip install 'tuner[objects]'"
 AT_ONCE = 64 << 20  # bytes of the largest object that is sent as one request; larger ones are sent in parts
@@ -26,6 +27,8 @@ PARTS_AT_ONCE = 4
 REQUEST_SECONDS = 120  # of one request, which carries AT_ONCE bytes at the most
 CONNECT_SECONDS = 10
 RETRY_SECONDS = 60.0  # a server that is away is asked again for so long; then the command pauses
+MOST_RETRIES = 10_000
+LONGEST_PAUSE = 5.0  # seconds, between two tries
 PROBE_SECONDS = 5.0  # the same before anything is trained
 _PREFIX = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of the variables of the environment
 _CREDENTIAL_HOSTS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")  # asked where nothing is set
@@ -39,6 +42,15 @@ _KINDS = {  # of the client's errors, by their names: the package is imported la
     "PermissionError": "refused",
     "UnauthenticatedError": "refused",
 }
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+_URL = re.compile(r"https?://[^/\s]")
+_PANIC = (
+    "PanicException"  # what the client's Rust raises for an error that it did not foresee; no Exception of Python's
+)
 _LONGEST = 300  # characters of what the client says
 _QUERY = re.compile(r"\?[^\s\"')]*")
 
@@ -63,15 +75,21 @@ class StoreFault(Paused, OSError):
 
 
 class Bucket:
-    """One bucket. Keys are relative to it. address: like s3://bucket. Nothing is opened before the first request."""
+    """One bucket. Keys are relative to it. address: like s3://bucket. Nothing is opened before the first request.
 
-    def __init__(self, address: str, retry_seconds: float = RETRY_SECONDS) -> None:
+    retry_seconds: for how long a server that is away is asked again; RETRY_SECONDS where None.
+    """
+
+    def __init__(self, address: str, retry_seconds: float | None = None) -> None:
         self.address = address
-        self.retry_seconds = retry_seconds
+        self.retry_seconds = RETRY_SECONDS if retry_seconds is None else retry_seconds
 
     @cached_property
     def _client(self) -> Any:
-        retries = {"max_retries": 30, "retry_timeout": timedelta(seconds=self.retry_seconds)}
+        # The time alone is the limit. By the client's own base, 2, its pauses do not grow on average: thirty are 15 s.
+        backoff = {"base": 3, "max_backoff": timedelta(seconds=LONGEST_PAUSE)}
+        wait = timedelta(seconds=self.retry_seconds)
+        retries = {"max_retries": MOST_RETRIES, "retry_timeout": wait, "backoff": backoff}
         options = {
             "timeout": timedelta(seconds=REQUEST_SECONDS),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -79,6 +97,7 @@ class Bucket:
             "allow_http": _allows_http(self.address),
         }
         store = importlib.import_module("obstore.store")
+        _refuse_strange_endpoint(self.address)
         try:
             with self._told(""):
                 return store.from_url(self.address, client_options=options, retry_config=retries)
@@ -186,14 +205,16 @@ class Bucket:
         where = f"{self.address}/{key}".rstrip("/")
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+                raise
             raised = _as_ours(error, where)
             if raised is None:
                 raise
             raise raised from None
 
 
-def _as_ours(error: Exception, where: str) -> OSError | None:
+def _as_ours(error: BaseException, where: str) -> OSError | None:
     """An error of obstore's as one that a filesystem has, or as a fault of the store; None for what is not obstore's.
 
     Those of Python's own classes have neither a number nor a file's name there.
@@ -213,7 +234,8 @@ def _as_ours(error: Exception, where: str) -> OSError | None:
             errno.EACCES, f"nothing in the environment says who asks, nor does the machine: {words}", where
         )
     refused = re.match(r"4\d\d ", words) is not None and not words.startswith(("408", "429"))
-    number = errno.EINVAL if refused or kind == "missing" or "builder error" in words else errno.EIO
+    hopeless = refused or kind == "missing" or "builder error" in words or type(error).__name__ == _PANIC
+    number = errno.EINVAL if hopeless else errno.EIO
     return StoreFault(number, f"the store {'refuses' if refused else 'does not answer as it should'}: {words}", where)
 
 
@@ -223,7 +245,7 @@ _used_by: list[int] = []  # the process that used obstore
 
 def bucket_at(address: str) -> Bucket:
     """The bucket of an address like s3://bucket, the same one in all of a process."""
-    return _opened.setdefault(address, Bucket(address, RETRY_SECONDS))
+    return _opened.setdefault(address, Bucket(address))
 
 
 def _obstore() -> Any:
@@ -241,13 +263,21 @@ def _obstore() -> Any:
         raise StorageError(f"checkpoints in an object store need obstore ({error}): {INSTALL}") from error
 
 
+def _refuse_strange_endpoint(address: str) -> None:
+    """Raise StoreFault where the environment names a server by what is no URL: the client ends in a panic by it."""
+    for variable in _ENDPOINTS[address.partition(":")[0]]:
+        if not _URL.match(os.environ.get(variable, "http://none")):  # not repeated: it may hold a password
+            words = f"{variable} must begin with https:// or http:// and name a server, like https://host:9000"
+            raise StoreFault(errno.EINVAL, words, address)
+
+
 def _allows_http(address: str) -> bool:
     """Whether the environment allows an endpoint without encryption, which the client is not told by it alone."""
     variable = f"{_PREFIX[address.partition(':')[0]]}_ALLOW_HTTP"
     return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
 
 
-def _words_of(error: Exception) -> str:
+def _words_of(error: BaseException) -> str:
     """What went wrong, in one line: what the server says, or else the client's first line.
 
     An address stands there without what follows a question mark, which may be a token.
@@ -258,7 +288,7 @@ def _words_of(error: Exception) -> str:
     if status is not None:
         return _shortened(": ".join([status[1].strip(), *told]))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    words = _QUERY.sub("?...", lines[0])
+    words = without_secrets(_QUERY.sub("?...", lines[0]))
     if words.endswith("builder error") and "http://" in words:
         words += "; an endpoint that begins with http:// needs AWS_ALLOW_HTTP=true in the environment"
     return _shortened(words)
