@@ -102,6 +102,8 @@ def spent(folder, workers, cluster, *, on_ray):
                 seen[one.pid] = max(seen.get(one.pid, 0.0), cpu_seconds(one) - before.get(one.pid, 0.0))
                 kinds[one.pid] = kinds.get(one.pid) or kind_of(one)
             if (folder / "runs/tuner.sqlite").exists() and claimed(folder) >= workers:
+                replaced = [line for line in (folder / "said.txt").read_text().splitlines() if "is replaced" in line]
+                print(*replaced, sep="\n", end="\n" * bool(replaced))  # these have cost more
                 return by_kind(seen, kinds, idle * (time.monotonic() - begun))
             if command.poll() is not None:
                 raise SystemExit("the command ended early: " + (folder / "said.txt").read_text())

@@ -86,13 +86,22 @@ class Study:
         wait_for(lambda: ((self.moves() or [(0, 0)])[0][0] or 0) >= begun + more, alive=alive, moves=self.moves)
 
     def seats(self):
-        """The actors, by process id."""
-        return [one for one in psutil.process_iter(["name", "cmdline"]) if _is_seat(one)]
+        """The actors of this cluster: others on this machine are left alone."""
+        found = [one for one in psutil.process_iter(["name", "cmdline"]) if _is_seat(one)]
+        return [one for one in found if str(self.cluster.folder) in _command_of_parent(one)]
 
     def close(self):
         for one in self.commands:
             one.kill()
             one.communicate()
+
+
+def _command_of_parent(process):
+    try:
+        parent = process.parent()
+        return " ".join(parent.cmdline()) if parent else ""
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def _is_seat(process):
