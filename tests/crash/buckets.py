@@ -22,11 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import safetensors.torch
 from crash.lives import Exact, Place, Sqlite, broken_promises, child, ended, life, meaning, serve
 
-from tuner.storage.folder_files import OWNER_FILE
 from tuner.storage.store import Ledger, open_ledger
 from tuner.stores import buckets
 from tuner.stores.contact import PROBE
-from tuner.stores.places import files_below, name_below, parsed_root
+from tuner.stores.places import OWNER_FILE, files_below, name_below, parsed_root
 from tuner.stores.uploads import spool_folder
 from tuner.stores.writing import write_durably
 from tuner.training import committing

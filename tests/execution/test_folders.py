@@ -10,9 +10,9 @@ from support.tiny import Tiny, tiny_study
 from tuner.errors import StorageError
 from tuner.execution.backend import Silent
 from tuner.rounds.plan import planned_trials
-from tuner.storage.folder_files import OWNER_FILE
 from tuner.storage.ownership import claimed_folder
 from tuner.storage.store import open_ledger
+from tuner.stores.places import OWNER_FILE
 
 STUDY = tiny_study()
 

@@ -22,11 +22,12 @@ from tuner.failpoints import arm, disarm
 from tuner.records import Checkpoint, State, TrialUpdate
 from tuner.storage.copies import begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.engine import parsed_url
-from tuner.storage.folder_files import OWNER_FILE, TRASH, checkpoint_names, move_to_trash
+from tuner.storage.folder_files import TRASH, checkpoint_names, move_to_trash
 from tuner.storage.owner_file import read_owner
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read, refuse_if_lost, whose_folder
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import clear_strays, stray_files
+from tuner.stores.places import OWNER_FILE
 
 PLACE = "digits/round-1"
 STORED = Path(__file__).with_name("databases") / "version_2"

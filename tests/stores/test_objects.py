@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import importlib
+import json
 import logging
 import os
 import subprocess
@@ -22,7 +23,7 @@ from tuner.records.conclusions import Selected, StageStart
 from tuner.stores import buckets, contact, tidying, uploads
 from tuner.stores.buckets import Bucket, StoreFault
 from tuner.stores.contact import check_writable, ensure_reachable
-from tuner.stores.places import files_below, files_in, parsed_root, sha256_of
+from tuner.stores.places import OWNER_FILE, files_below, files_in, parsed_root, sha256_of
 from tuner.stores.writing import write_durably
 from tuner.training.checkpoints import CheckpointFolder, read_state
 from tuner.training.inherited import StartWeights
@@ -371,3 +372,17 @@ def test_the_first_contact_is_once_in_a_process(root, monkeypatch):
     ensure_reachable(root)
     monkeypatch.setattr(contact, "Bucket", None)
     ensure_reachable(root)
+
+
+def test_another_storage_finds_no_files_that_loops_of_an_earlier_one_left_on_this_machine(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def of(identity):
+        write_durably(root / OWNER_FILE, content(json.dumps({"storage": identity}).encode()), replace=True)
+        return uploads.local_folder(root, "digits/round-1/trial-00000")
+
+    assert uploads.local_folder(root, "digits/round-1/trial-00000").name == "trial-00000"
+    first, again, other = of("a"), of("a"), of("b")
+    assert first == again != other
+    assert uploads.local_folder(tmp_path, "digits/round-1/trial-00000") == tmp_path / "digits/round-1/trial-00000"

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,15 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        place = self.book.folder.root / self.book.folder.place
-        path = local_folder(place) / LOOP_FOLDER
-        if path.parent != place and not path.exists():
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder
+
+    @cached_property
+    def _folder(self) -> Path:
+        kept = self.book.folder
+        path = local_folder(kept.root, kept.place) / LOOP_FOLDER
+        if not isinstance(kept.root, Path) and not path.exists():
             logger.warning("what the loop writes into its trial.folder stays on this machine: %s", path)
-        path.mkdir(parents=True, exist_ok=True)
         return path
 
     def reported(self, step: int, values: Mapping[str, Any]) -> None:

@@ -30,9 +30,9 @@ from tuner.execution.remote_job import Setup, StudyTask, setup_of, task_of
 from tuner.execution.shipping import shipped_files
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.storage.engine import parsed_url
-from tuner.storage.folder_files import OWNER_FILE
 from tuner.storage.reading import TrialProgress
 from tuner.storage.store import Ledger
+from tuner.stores.places import OWNER_FILE
 
 _log = logging.getLogger(__name__)
 EVENT_SECONDS = 0.5

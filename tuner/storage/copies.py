@@ -12,13 +12,13 @@ from pathlib import Path
 from tuner.errors import Paused, StorageError
 from tuner.failpoints import failpoint
 from tuner.security import make_private_folder
-from tuner.storage.folder_files import OWNER_FILE, checkpoint_names, difference, differences
+from tuner.storage.folder_files import checkpoint_names, difference, differences
 from tuner.storage.neighbours import neighbour_at
 from tuner.storage.owner_file import Owner, owner_or_none, write_owner
 from tuner.storage.ownership import Standing, as_kept, look
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.store import Ledger
-from tuner.stores.places import ObjectPath, StoredPath
+from tuner.stores.places import OWNER_FILE, ObjectPath, StoredPath
 from tuner.stores.writing import sync_folder, write_durably
 
 

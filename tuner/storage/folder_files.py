@@ -16,7 +16,6 @@ from tuner.security import make_private_folder
 from tuner.storage.reading import CheckpointFile
 from tuner.stores.places import ObjectPath, StoredPath, lies_below, name_below, sha256_of
 
-OWNER_FILE = ".tuner-storage.json"
 TRASH = ".trash"
 _NAME = re.compile(
     r"\.?(?:(?:latest|best|trunk)-\d{9,}-(\d+)\.(?:pt|safetensors)|base-[0-9a-f]{32}\.safetensors)(?:\.\d+\.tmp)?"

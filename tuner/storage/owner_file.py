@@ -15,10 +15,9 @@ from pathlib import Path
 from tuner import system
 from tuner.errors import Paused, StorageError
 from tuner.security import make_private_folder
-from tuner.storage.folder_files import OWNER_FILE
 from tuner.storage.identity import StorageSite
 from tuner.stores.contact import ensure_reachable
-from tuner.stores.places import ObjectPath, StoredPath
+from tuner.stores.places import OWNER_FILE, ObjectPath, StoredPath
 from tuner.system import sync_folder
 
 NOTE = "tuner: this folder belongs to one storage; others are refused (tuner adopt-storage -h)"

@@ -15,6 +15,7 @@ from tuner.errors import InputError
 from tuner.stores.buckets import Bucket, ObjectStat, bucket_at
 
 SCHEMES = ("s3", "gs", "az")
+OWNER_FILE = ".tuner-storage.json"  # in a place of checkpoints: which storage they belong to
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(.*)", re.DOTALL)  # one slash: pathlib makes one of two
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _PART = re.compile(r"[A-Za-z0-9._=+-]+")

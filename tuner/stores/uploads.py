@@ -6,6 +6,7 @@ together, which the bucket's own rule has to delete (docs/how-to/object-storage.
 """
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tuner import system
 from tuner.errors import Paused
 from tuner.failpoints import failpoint
 from tuner.stores.digesting import DigestingFile, Write, fill
-from tuner.stores.places import ObjectPath, StoredPath
+from tuner.stores.places import OWNER_FILE, ObjectPath, StoredPath
 
 _SPOOL = "tuner-spool"  # in the folder for temporary files
 _swept: set[Path] = set()  # spool folders that this process has cleared of what killed ones left
@@ -69,14 +70,24 @@ def spool_folder() -> Path:
     return system.own_temporary_folder(_SPOOL)
 
 
-def local_folder(path: StoredPath) -> Path:
-    """The folder itself; for a place in a bucket one on the disk of this machine, which is the same at every call.
+def local_folder(root: StoredPath, place: str) -> Path:
+    """The folder `place` below a folder; for a place in a bucket one on the disk of this machine.
 
-    What is written there stays on this machine.
+    What is written there stays on this machine. It is the same folder at every call, as long as the same storage owns
+    the place: another one that has the bucket later finds none of its files. Raises OSError.
     """
-    if isinstance(path, Path):
-        return path
-    return spool_folder() / "files" / hashlib.sha256(str(path.parent).encode()).hexdigest()[:16] / path.name
+    if isinstance(root, Path):
+        return root / place
+    path = root / place
+    named = f"{path.parent} of {_owner_of(root)}"
+    return spool_folder() / "files" / hashlib.sha256(named.encode()).hexdigest()[:16] / path.name
+
+
+def _owner_of(root: ObjectPath) -> str:
+    """The identity of the storage that owns a place; "" before one does."""
+    with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+        return str(json.loads((root / OWNER_FILE).read_bytes())["storage"])
+    return ""
 
 
 @contextmanager
