@@ -143,7 +143,9 @@ def stopped(make, folder, question, **changes):
     return first.seen | second.seen, recorder.measurements
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow) if "processes" in one else one for one in LOADERS]
+)
 def test_batches_go_on_exactly_where_they_were(name, tmp_path):
     recorder, whole = MemoryRecorder(), Loads(LOADERS[name])
     assert train_loop(setup_for(whole, tmp_path), recorder, TRIAL).state is State.COMPLETE

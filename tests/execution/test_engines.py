@@ -19,6 +19,7 @@ from support.study_files import write_study
 import tuner
 from tuner.api.sessions import session_options
 from tuner.errors import InputError, Interrupted, Paused, StudyChanged
+from tuner.execution import on_engine
 from tuner.execution.engines import EngineChoice, Needs, Seat, SeatEvent, check_share, parsed_engine
 from tuner.execution.fork_server import SEAT, SharedForkServer, private_folder, worker_environment
 from tuner.execution.on_engine import OnEngine, SeatPlan
@@ -307,8 +308,10 @@ def test_a_backend_over_an_engine_trains_the_same_bits_and_sees_it_in_the_ledger
     assert [path.exists() for path in needs.shared] == [True]
 
 
-def test_a_seat_that_is_killed_takes_its_worker_with_it_and_its_trials_go_on(tmp_path, local):
-    alone, seats = Bench(tmp_path / "alone", trials=2, steps=400), Bench(tmp_path / "seats", trials=2, steps=400)
+def test_a_seat_that_is_killed_takes_its_worker_with_it_and_its_trials_go_on(tmp_path, local, monkeypatch):
+    monkeypatch.setattr(on_engine, "LOOK_SECONDS", 0.02)  # a trial is seen many times while it is trained
+    monkeypatch.setattr(on_engine, "EVENT_SECONDS", 0.02)
+    alone, seats = Bench(tmp_path / "alone", trials=2, steps=20_000), Bench(tmp_path / "seats", trials=2, steps=20_000)
     alone.run(0)
     killed = []
 

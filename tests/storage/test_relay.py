@@ -3,8 +3,10 @@
 import math
 import os
 import socket
+import tempfile
 import threading
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -247,7 +249,15 @@ def test_a_server_that_crashes_under_a_relay_loses_and_doubles_nothing(server, h
     assert host.measurements(planned).values == [number / 7 for number in range(1, step + 1)]
 
 
-def test_the_folder_is_closed_to_others_and_goes_with_the_relay(host, monkeypatch, tmp_path):
+@pytest.fixture
+def short_folder():
+    """A temporary folder whose name leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_the_folder_is_closed_to_others_and_goes_with_the_relay(host, monkeypatch, short_folder):
+    tmp_path = short_folder
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     relay = host.relay()
     assert relay.folder.stat().st_mode & 0o777 == 0o700

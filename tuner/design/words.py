@@ -206,6 +206,10 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         },
         "--threads": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
         "--workers": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
+        **{
+            name: dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND}
+            for name in ("--engine", "--cpus", "--gpus")
+        },
         "--stall-timeout": {
             **dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured: from one sign of life to the next"),
             "asking": _NO_COMMAND,
