@@ -273,6 +273,31 @@ def test_the_folder_is_closed_to_others_and_goes_with_the_relay(host, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["tuner-relay-begins"]
 
 
+def test_a_relay_may_be_closed_while_a_client_comes(host, monkeypatch):
+    relay = host.relay()
+    start, closed, faults = threading.Thread.start, threading.Event(), []
+
+    def close():
+        try:
+            relay.close()
+        except RuntimeError as error:
+            faults.append(error)
+        closed.set()
+
+    def starts(thread):
+        if thread.name == "tuner relay session":
+            start(threading.Thread(target=close))
+            closed.wait(0.2)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(relay.folder / ".s.PGSQL.5432"))
+        assert closed.wait(STILL)
+    assert faults == []
+    assert not relay.folder.exists()
+
+
 def test_a_long_temporary_folder_takes_no_socket_and_a_file_needs_none(host, monkeypatch, tmp_path):
     deep = tmp_path / ("x" * 90)
     deep.mkdir()

@@ -72,6 +72,7 @@ class Relay:
         database.take_turns()  # in this thread: two sessions that begin at once would make two rows of them
         self._sessions: dict[int, _Session] = {}
         self._lock = threading.Lock()
+        self._closed = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(folder / "new"))
         self._listener.listen(128)
@@ -85,9 +86,12 @@ class Relay:
             except OSError:
                 return
             session = _Session(self, client)
-            with self._lock:
+            with self._lock:  # who closes joins every session that is listed, so each of them has begun
+                if self._closed:
+                    client.close()
+                    return
                 self._sessions[session.pid] = session
-            session.thread.start()
+                session.thread.start()
 
     def forget(self, session: "_Session") -> None:
         with self._lock:
@@ -106,6 +110,7 @@ class Relay:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
+            self._closed = True
             sessions = list(self._sessions.values())
         for session in sessions:
             session.hang_up()
