@@ -99,6 +99,7 @@ tuner.launch(campaign, round=1, storage={storage!r})
 """
 
 
+@pytest.mark.slow
 def test_the_code_of_a_function_that_was_typed_into_an_interpreter_counts_too(tmp_path):
     """As in a notebook: there is no file to read it from."""
 

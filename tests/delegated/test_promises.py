@@ -102,6 +102,7 @@ def launches(folder):
     return [json.loads(text) for (text,) in rows(folder, "select environment from launch order by id")]
 
 
+@pytest.mark.slow
 def test_a_launch_records_what_was_measured_and_a_second_one_measures_nothing(tuner, tmp_path, monkeypatch, caplog):
     write_loop(tmp_path, GENERATOR_NOT_KEPT)
     assert tuner("launch", "loop.py").code == 0

@@ -426,6 +426,7 @@ def test_code_outside_of_the_shipped_folder_is_known(tmp_path, monkeypatch):
     assert dict(seen[0].modules) == {"far_away": str(outside / "far_away.py")}
 
 
+@pytest.mark.slow
 def test_coordinators_share_a_fork_server_that_ends_after_the_last_of_them(tmp_path):
     name = f"test-{tmp_path.name}"
     first, second = (SharedForkServer(worker_environment(1), "", name) for _ in range(2))

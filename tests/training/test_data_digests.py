@@ -48,6 +48,7 @@ def test_a_change_anywhere_in_a_dataset_shows(changed):
     assert digest(Listed(labels)) != digest(Listed([0] * 1000))
 
 
+@pytest.mark.slow
 def test_of_a_small_dataset_every_example_counts_and_of_a_large_one_a_bounded_number_is_fetched():
     for place in range(EXAMPLES):
         labels = [int(index == place) for index in range(EXAMPLES)]

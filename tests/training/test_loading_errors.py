@@ -177,6 +177,7 @@ def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_batch_at_which_every_process_ends_pauses_the_trial_after_a_few(tmp_path, caplog):
     setup = setting_for(STUDY, tmp_path, Broken(2, killed))
     recorder = MemoryRecorder()
@@ -186,6 +187,7 @@ def test_a_batch_at_which_every_process_ends_pauses_the_trial_after_a_few(tmp_pa
     assert setup.data.loading.pids == []
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_by_itself_is_replaced_and_an_exit_of_the_dataset_is_one_here():
     with pytest.raises(SystemExit):
         raised_elsewhere(lambda: exit(3))
