@@ -6,7 +6,6 @@ any worker that died.
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,10 @@ from tuner.errors import (
     InputError,
     Interrupted,
     Paused,
-    StorageError,
-    StudyChanged,
-    TrialsFailed,
     TunerError,
-    WorkloadError,
 )
 from tuner.execution.backend import Job, Listener, Stop
+from tuner.execution.channel import error_of
 from tuner.execution.engines import MOST_SEATS, Needs, Seat, SeatEngine, SeatEvent
 from tuner.execution.in_process import stop_at_the_same_failure
 from tuner.execution.leases import retried
@@ -39,7 +35,6 @@ EVENT_SECONDS = 0.5
 LOOK_SECONDS = 1.0  # between two looks at the Ledger
 DEATHS_IN_A_ROW = 5  # of seats, while no trial got on
 HANDED_BACK_SECONDS = 0.5  # less than a command has to save: what it says must get out
-_INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +217,7 @@ class _Run:
             self.engine.ask_to_stop(seat)
         elif event.kind == "fault":
             self._give_back(seat)
-            raise _error_of(event)
+            raise error_of(event.family, event.name, event.text)
         else:
             if event.kind == "died":
                 self._count_death(event.text)
@@ -263,15 +258,3 @@ class _Run:
         """End every seat."""
         for seat in list(self.taken.values()):
             self._give_back(seat)
-
-
-def _error_of(event: SeatEvent) -> TunerError:
-    """The error that a worker raised, as this process raises it."""
-    kinds: dict[str, Callable[[str], TunerError]] = {
-        "input": _INPUT_ERRORS.get(event.name, InputError),
-        "failed": TrialsFailed,
-        "paused": Paused,
-        "device": Paused,
-    }
-    made = kinds.get(event.family)
-    return made(event.text) if made else TunerError(f"a worker ended unexpectedly: {event.text}")

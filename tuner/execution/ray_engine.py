@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -22,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tuner.errors import InputError, Paused
-from tuner.execution.channel import Message, line_of
+from tuner.execution.channel import Message, exit_words, line_of, piped
 from tuner.execution.engines import Needs, Seat, SeatEvent, SeatKind
 from tuner.execution.fork_server import worker_environment
 from tuner.execution.remote_job import Setup, StudyTask
@@ -130,13 +129,13 @@ class RayEngine:
         process, self._process = self._process, None
         if process is not None:
             with suppress(OSError):
-                _piped(process.stdin).close()
+                piped(process.stdin).close()
             try:
                 process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            _piped(process.stdout).close()
+            piped(process.stdout).close()
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.cleanup()
@@ -170,7 +169,7 @@ class RayEngine:
 
     def _say(self, **message: object) -> None:
         with suppress(BrokenPipeError, ValueError, OSError):  # its end is noticed where its messages end
-            stdin = _piped(self._driver.stdin)
+            stdin = piped(self._driver.stdin)
             stdin.write(line_of(message))
             stdin.flush()
 
@@ -192,12 +191,12 @@ class RayEngine:
 
     def _messages(self, timeout: float) -> list[Message]:
         """What the driver says within so many seconds. Raises Paused where it has ended."""
-        stdout = _piped(self._driver.stdout)
+        stdout = piped(self._driver.stdout)
         if not select.select([stdout], [], [], timeout)[0]:
             return []
         piece = os.read(stdout.fileno(), 1 << 16)
         if not piece:
-            raise Paused(_lost(f"its driver {_exit_words(self._driver.wait())}"))
+            raise Paused(_lost(f"its driver {exit_words(self._driver.wait())}"))
         *lines, self._rest = (self._rest + piece).split(b"\n")
         return [json.loads(line) for line in lines]
 
@@ -216,7 +215,7 @@ def _events_of(message: Message) -> list[SeatEvent]:
     if kind != "outcome":
         return []
     how = _KINDS.get(message["how"], "died")
-    text = message.get("text", "") or (f"its process {_exit_words(message.get('code', 0))}" if how == "died" else "")
+    text = message.get("text", "") or (f"its process {exit_words(message.get('code', 0))}" if how == "died" else "")
     return [SeatEvent(how, message["seat"], text, message.get("kind", ""), message.get("name", ""))]
 
 
@@ -305,13 +304,6 @@ def _lost(text: str) -> str:
     return f"the Ray cluster is gone ({text}); once it is back, run the same command again to go on"
 
 
-def _exit_words(code: int) -> str:
-    with suppress(ValueError):
-        if code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with code {code}"
-
-
 def _token_file() -> Path:
     return Path.home() / ".ray" / "auth_token"
 
@@ -330,9 +322,3 @@ def _answers(host: str, port: str) -> bool:
     with suppress(OSError, ValueError), socket.create_connection((host, int(port)), timeout=3.0):
         return True
     return False
-
-
-def _piped(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise RuntimeError("the driver of Ray was started without its pipes")
-    return stream

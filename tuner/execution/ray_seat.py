@@ -13,12 +13,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 import ray
 
 from tuner import system
-from tuner.execution.channel import STOP, line_of
+from tuner.execution.channel import STOP, line_of, piped
 from tuner.execution.fork_server import SEAT, ForkedWorker, SharedForkServer, private_folder, worker_environment
 from tuner.execution.shipping import unpacked
 from tuner.signals import blocked
@@ -70,17 +70,17 @@ class RaySeat:
             if self._asked:
                 self._send(STOP)
         outcome = DIED
-        for line in _piped(self._process.stdout):
+        for line in piped(self._process.stdout):
             outcome = json.loads(line)
         exit_code = self._process.wait()
         with self._lock, suppress(OSError):
-            _piped(self._process.stdin).close()
+            piped(self._process.stdin).close()
         return json.dumps({**outcome, "code": exit_code})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is None:
             return
-        stdin = _piped(self._process.stdin)
+        stdin = piped(self._process.stdin)
         with suppress(OSError, ValueError):  # it died, which is noticed where its messages end
             stdin.write(line_of(message))
             stdin.flush()
@@ -96,9 +96,3 @@ def _started(threads: int, study_file: str, name: str) -> tuple[ForkedWorker | s
         command = [sys.executable, "-m", "tuner.execution.seat_process"]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment), ""  # noqa: S603
-
-
-def _piped(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise RuntimeError("the process of a seat was started without its pipes")
-    return stream

@@ -25,11 +25,11 @@ from typing import Any, TextIO
 from tuner import system
 from tuner.errors import Interrupted, TunerError
 from tuner.execution.backend import Silent
-from tuner.execution.channel import STOP, Channel
+from tuner.execution.channel import STOP, Channel, family_of
 from tuner.execution.fork_server import ForkServer, SharedForkServer, worker_environment
 from tuner.execution.remote_job import Setup, StudyTask, setup_from
 from tuner.execution.worker_handle import WorkerHandle
-from tuner.execution.worker_process import family_of, own_input
+from tuner.execution.worker_process import own_input
 from tuner.execution.workers import Coordinator
 from tuner.logs import escape_logs
 from tuner.security import without_password

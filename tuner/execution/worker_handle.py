@@ -7,10 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import IO
 
 from tuner import signals
-from tuner.execution.channel import END, STOP, Message, line_of
+from tuner.execution.channel import END, STOP, Message, line_of, piped
 from tuner.execution.fork_server import ForkedWorker, ForkServer, worker_environment
 from tuner.execution.remote_job import Setup, StudyTask
 from tuner.records import Claim
@@ -36,7 +35,7 @@ class WorkerHandle:
 
     def _start(self) -> subprocess.Popen[bytes] | ForkedWorker:
         process = self.fork_server.fork() if self.fork_server else _started(self.setup.machine.threads)
-        os.set_blocking(_piped(process.stdout).fileno(), False)
+        os.set_blocking(piped(process.stdout).fileno(), False)
         self.process, self._rest, self.ready, self.moved = process, b"", False, time.monotonic()
         self._send(self.setup.as_json())
         return process
@@ -53,14 +52,14 @@ class WorkerHandle:
         self._send(task.as_json())
 
     def _send(self, message: Message) -> None:
-        stdin = _piped(self.process.stdin)
+        stdin = piped(self.process.stdin)
         with suppress(BrokenPipeError):  # it died: its end is noticed where all ends are
             stdin.write(line_of(message))
             stdin.flush()
 
     @property
     def descriptor(self) -> int:
-        return _piped(self.process.stdout).fileno()
+        return piped(self.process.stdout).fileno()
 
     def messages(self) -> Iterator[Message]:
         """What it has sent since the last call."""
@@ -107,14 +106,7 @@ class WorkerHandle:
     def _close(self) -> None:
         for stream in (self.process.stdin, self.process.stdout):
             with suppress(BrokenPipeError):
-                _piped(stream).close()
-
-
-def _piped(stream: IO[bytes] | None) -> IO[bytes]:
-    """A stream of a process that was started with pipes."""
-    if stream is None:
-        raise RuntimeError("a worker process was started without its pipes")
-    return stream
+                piped(stream).close()
 
 
 def _started(threads: int) -> subprocess.Popen[bytes]:

@@ -15,8 +15,8 @@ import traceback
 from typing import TextIO
 
 from tuner import system
-from tuner.errors import DeviceLost, InputError, Interrupted, TrialsFailed, TunerError
-from tuner.execution.channel import END, STOP, Channel
+from tuner.errors import Interrupted, TunerError
+from tuner.execution.channel import END, STOP, Channel, family_of
 from tuner.execution.in_process import InProcess
 from tuner.execution.remote_job import Setup, StudyTask, job_of, setup_from
 from tuner.logs import escape_logs
@@ -52,15 +52,6 @@ def main() -> None:
         sys.stderr.write(shown_lines(traceback.format_exc(), ""))
         channel.send("fault", kind="fault", text=f"{type(error).__name__}: {error}")
     gc.freeze()  # as in the command: nothing is searched for cycles at the end
-
-
-def family_of(error: TunerError) -> str:
-    """Which kind of error the coordinator shall raise."""
-    if isinstance(error, InputError):
-        return "input"
-    if isinstance(error, TrialsFailed):
-        return "failed"
-    return "device" if isinstance(error, DeviceLost) else "paused"
 
 
 def own_input() -> TextIO:

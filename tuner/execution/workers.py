@@ -6,7 +6,6 @@ that die, and reports to the listener. Results do not depend on the number of wo
 
 import logging
 import select
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,17 +16,12 @@ import torch
 
 from tuner import signals, system
 from tuner.errors import (
-    InputError,
     Interrupted,
     Paused,
-    StorageError,
-    StudyChanged,
-    TrialsFailed,
     TunerError,
-    WorkloadError,
 )
 from tuner.execution.backend import Job, Listener, Stop
-from tuner.execution.channel import Message
+from tuner.execution.channel import Message, error_of, exit_words
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
@@ -51,7 +45,6 @@ from tuner.training.setup import TrainingSetup
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 PAUSE_SECONDS = 5.0  # between two looks at the workers: this process was stopped
-_INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
 START_SECONDS = {"cpu": 1.5, "cuda": 5.0}  # until workers train; on a CPU they are forked, which took 0.7 s
 ENOUGH_SECONDS = 10.0  # of steps: two processes pay, whatever evaluations add
 MOST_PROCESSES = 64
@@ -242,7 +235,7 @@ class Coordinator:
             if worker.was_told_to_end or (code >= 0 and signals.soon(stop)):
                 self.worker_stopped = True
             else:
-                self._replace(worker, task, f"lost: its worker {_exit_words(code)}")
+                self._replace(worker, task, f"lost: its worker {exit_words(code)}")
         elif worker.is_stalled(self.machine.stall_seconds):
             worker.kill()
             awaited = "step" if worker.claims else "sign of life"
@@ -306,14 +299,8 @@ class Coordinator:
         if self.stopping:  # the same signal may have ended what the worker needs
             _log.warning("a worker that was told to stop: %s", text)
             return
-        if kind == "input":
-            raise _INPUT_ERRORS.get(message["name"], InputError)(text)
-        if kind == "failed":
-            raise TrialsFailed(text)
-        if kind == "paused":
-            raise Paused(text)
-        if kind == "fault":
-            raise TunerError(f"a worker ended unexpectedly: {text}")
+        if kind != "device":
+            raise error_of(kind, message.get("name", ""), text)
 
     def _claim(self, message: Message) -> Claim:
         record = self.ledger.trial(self.row.study_id, message["trial"])
@@ -394,10 +381,3 @@ def _update(claim: Claim, message: Message) -> TrialUpdate:
     kept = None if best is None else (Checkpoint("best", best[0], "", "", 0, best[1]),)
     state, reason = State(message["state"]), message["reason"]
     return TrialUpdate(claim.trial_id, claim.fence, message["step"], (), kept, state, reason)
-
-
-def _exit_words(code: int) -> str:
-    """How a process with this exit code ended, in words."""
-    if code == -signal.SIGKILL:
-        return "was killed by signal 9 (by somebody, or because memory ran out)"
-    return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

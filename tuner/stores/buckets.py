@@ -48,9 +48,7 @@ _ENDPOINTS = {
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
 _URL = re.compile(r"https?://[^/\s]")
-_PANIC = (
-    "PanicException"  # what the client's Rust raises for an error that it did not foresee; no Exception of Python's
-)
+_PANIC = "PanicException"  # of the client's Rust, for an error that it did not foresee; no Exception of Python's
 _LONGEST = 300  # characters of what the client says
 _QUERY = re.compile(r"\?[^\s\"')]*")
 
@@ -250,7 +248,8 @@ def bucket_at(address: str) -> Bucket:
 
 def _obstore() -> Any:
     """The package, in a process that may use it. Raises StorageError where it is missing, and after a fork."""
-    _used_by.append(os.getpid()) if not _used_by else None
+    if not _used_by:
+        _used_by.append(os.getpid())
     if _used_by[0] != os.getpid():
         raise StorageError(
             f"checkpoints in an object store were read or written by process {_used_by[0]}, and this one was forked "
