@@ -11,6 +11,8 @@ import psutil
 import pytest
 from sqlalchemy import create_engine, text
 from storage.postgres import Server
+from support.bench import LOSS
+from support.loop_files import LOOP
 from support.patience import all_said, wait_for
 from support.ray_cluster import RayCluster
 from support.study_files import write_study
@@ -46,12 +48,23 @@ def server():
 
 
 class Study:
-    """A study in a folder, and commands that train it on the cluster."""
+    """A study in a folder, and commands that train it on the cluster.
+
+    Steps are slow from the start of a command until its end is awaited, so that what a test does meanwhile comes in the
+    middle of the training, however quick the machine is.
+    """
 
     def __init__(self, folder, cluster, url, *, steps=STEPS, trials=TRIALS):
         self.folder, self.cluster, self.url = folder, cluster, url
         folder.mkdir(exist_ok=True)
-        write_study(folder, trials=trials, steps=steps)
+        self.slow = folder / "slow"
+        waits = f"if os.path.exists({str(self.slow)!r}):\n            time.sleep(0.005)\n        {LOSS}"
+        write_study(
+            folder,
+            trials=trials,
+            steps=steps,
+            replace=[("import torch\n", "import os, time\nimport torch\n"), (LOSS, waits)],
+        )
         self.commands = []
 
     def start(self, *options, workers=2):
@@ -60,6 +73,8 @@ class Study:
         command += [*on_ray, *options]
         environment = self.cluster.environment | {"TUNER_STORAGE": self.url}
         pipe = subprocess.PIPE
+        if workers:
+            self.slow.touch()
         made = subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=pipe, stderr=pipe)
         self.commands.append(made)
         return made
@@ -78,6 +93,7 @@ class Study:
         return self.rows("select sum(step), sum(fence) from trial")
 
     def ended(self, process):
+        self.slow.unlink(missing_ok=True)
         _, err = all_said(process, self.moves)
         return process.returncode, err
 
@@ -198,6 +214,17 @@ def test_a_command_that_is_killed_goes_on_when_it_is_run_again(study, alone):
     code, err = study.ended(study.start())
     assert code == 0, err
     assert study.rows(CURVES) == alone
+
+
+def test_a_loop_of_ones_own_has_the_curves_that_it_has_without_ray(study, cluster, tmp_path):
+    alone = Study(tmp_path / "alone", cluster, f"sqlite:///{tmp_path}/alone/l.sqlite")
+    for one, workers in ((alone, 0), (study, 2)):
+        (one.folder / "tiny.py").write_text(LOOP)
+        code, err = one.ended(one.start(workers=workers))
+        assert code == 0, err
+    assert study.rows(CURVES) == alone.rows(CURVES)
+    assert len(study.rows(CURVES)) == 8
+    alone.close()
 
 
 def test_more_than_a_node_has_is_refused_and_an_address_without_a_cluster(study):
