@@ -1,10 +1,10 @@
 """A trial that a gang trains has the bits of one that one process trains."""
 
 import pytest
+from support.gangs import run_gang
+from support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study
 from torch import nn
 
-from tests.support.gangs import run_gang
-from tests.support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study
 from tuner.records import Claim
 from tuner.rounds.plan import planned_trials
 from tuner.storage.codec import trial_from, trial_text

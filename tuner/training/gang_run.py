@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 from tuner.design.trial import Trial
 from tuner.errors import GangLost, Paused
@@ -29,7 +29,7 @@ Decode = Callable[[str], Trial]
 
 
 class GangRun(TrialRun):
-    """A trial as each rank has it. Model, optimizer and step are the same on all; evaluations and files are rank 0's."""
+    """A trial as each rank has it: model, optimizer and step are the same on all."""
 
     gang: Gang
 
@@ -64,11 +64,9 @@ class LeadRun(GangRun):
         super().__init__(engine.setup, trial, engine.gang)
         self.engine = engine
 
-    def fresh(self) -> Self:
+    def fresh(self) -> "LeadRun":  # type: ignore[override]
         """The same trial at its first step, on all ranks."""
-        run = self.engine.trainee(self.trial)
-        assert isinstance(run, type(self))
-        return run
+        return self.engine.trainee(self.trial)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, on all ranks."""
@@ -109,7 +107,7 @@ class Ganged(Alone):
 
     @contextmanager
     def command(self, do: str, **fields: object) -> Iterator[None]:
-        """Tell the others to do what the block does here. Raises the error of this rank, or what another one reports."""
+        """Tell the others to do what the block does here. Raises the error of this rank, or of another one."""
         self.gang.tell(do, **fields)
         failure: Exception | None = None
         try:
