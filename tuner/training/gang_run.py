@@ -64,7 +64,7 @@ class LeadRun(GangRun):
         super().__init__(engine.setup, trial, engine.gang)
         self.engine = engine
 
-    def fresh(self) -> "LeadRun":  # type: ignore[override]
+    def fresh(self) -> "LeadRun":
         """The same trial at its first step, on all ranks."""
         return self.engine.trainee(self.trial)
 
