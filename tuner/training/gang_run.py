@@ -158,7 +158,7 @@ class Ganged(Alone):
     def trainee(self, trial: Trial) -> LeadRun:
         """The trial before its first step, on all ranks. Raises StudyChanged where one would start from another."""
         with command(self.gang, "begin", trial=self.encode(trial)) as said:
-            run = LeadRun(self, trial)
+            run = self.made(trial)
             run.note_initial()
             run.say_initial(said)
         for what in said.same:
@@ -170,6 +170,10 @@ class Ganged(Alone):
                     "the time or the machine; draw from global generators only, and give all machines the same files"
                 )
         return run
+
+    def made(self, trial: Trial) -> LeadRun:
+        """The trial before its first step, at rank 0."""
+        return LeadRun(self, trial)
 
 
 class GangSupervisor(Supervisor):
