@@ -7,11 +7,12 @@ ranks.
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from tuner.design.trial import Trial
-from tuner.errors import GangLost, StudyChanged
+from tuner.errors import DeviceLost, GangLost, StudyChanged, TunerError
 from tuner.records import Claim, Promises, Recorder, TrialUpdate
 from tuner.training.alone import Alone
 from tuner.training.checkpoints import write_state_to
@@ -187,10 +188,11 @@ class GangSupervisor(Supervisor):
         """As that of a trial alone. Afterwards no rank holds anything of it."""
         try:
             updates = super().train(claims)
-        except GangLost:
+        except DeviceLost:  # of this rank or another one, or of the gang: no process of it goes on
             raise
         except Exception:
-            self._rest()
+            with suppress(TunerError):
+                self._rest()
             raise
         self._rest()
         return updates
