@@ -47,7 +47,7 @@ class GangRun(TrialRun):
 
     def say_initial(self, said: Said) -> None:
         """Say from what the trial starts: all ranks have to start from the same."""
-        said.same |= {"initial weights": self.initial, "loss of the first batch": self.first_loss}
+        said.same |= {"initial weights": self.initial, "the loss of the first batch": self.first_loss}
 
     def say_state(self, said: Said) -> None:
         """Say what the trial is now, as a checksum: all ranks have to have the same."""
@@ -166,7 +166,7 @@ class Ganged(Alone):
             others = said.differing(what)
             if others:
                 raise StudyChanged(
-                    f"{ranks_in_words(others)} of the gang have another {what} than rank 0, in trial {trial.number} of "
+                    f"rank 0 and {ranks_in_words(others)} of the gang differ in {what}, in trial {trial.number} of "
                     f"{self.setup.study.name}: {type(self.setup.workload).__name__} makes something of the process, "
                     "the time or the machine; draw from global generators only, and give all machines the same files"
                 )
