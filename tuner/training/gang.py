@@ -13,6 +13,7 @@ others are in, or come to next, with FAILED.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -164,6 +165,10 @@ class Gang:
 
     # Exchanges of all ranks
 
+    def exchanging(self) -> AbstractContextManager[None]:
+        """An error of torch.distributed within the block is GangLost."""
+        return _lost("a rank of the gang is gone")
+
     def share(self, slices: int) -> range:
         """The slices of this rank: they follow one another, and are a subtree of `tree_sum`."""
         each = slices // self.world
@@ -244,7 +249,7 @@ class Gang:
 all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
-class _lost:  # noqa: N801 - reads as a statement
+class _lost(AbstractContextManager[None]):  # noqa: N801 - reads as a statement
     """An error of torch.distributed within the block is that the gang is lost; what `words` say comes first."""
 
     def __init__(self, words: str) -> None:

@@ -20,6 +20,7 @@ from tuner.training.denormals import denormals_as_zero
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import RankFailed, ending
 from tuner.training.gang import Flag, Gang, MateFailed
+from tuner.training.gang_sums import payload_of
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
@@ -36,7 +37,7 @@ class GangRun(TrialRun):
     def __init__(self, setup: TrainingSetup, trial: Trial, gang: Gang) -> None:
         super().__init__(setup, trial)
         self.gang = gang
-        gang.open(max(len(self.parameters), 8 * (self.rule.slices // gang.world)))
+        gang.open(payload_of(len(self.parameters), self.rule.slices // gang.world))
 
     def stops(self) -> bool:
         """Whether all leave now, because one was told to end."""
