@@ -22,6 +22,7 @@ from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
+from tuner.training.gang_first_look import check_gang_slices
 from tuner.training.optimizer_speed import told_of_optimizer
 from tuner.training.precision import check_precision_here
 from tuner.training.preflight import (
@@ -49,6 +50,8 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
         first.setdefault((trial.point.get("optimizer"), setup.precision_of(trial)), trial)
     for trial in first.values():
         check_precision_here(setup.precision_of(trial), setup.device)
+    if asked.gang > 1:
+        check_gang_slices(setup, trials, asked.gang)
     unread_names = [name for trial in first.values() for name in _try_update(setup, trial, asked)]
     _warn_of_captions(setup, trials, asked)
     _try_ranks(setup, trials, asked)
@@ -76,11 +79,13 @@ def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
     Returns hyperparameters unread.
     """
     study = setup.study
-    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial), setup.precision_of(trial)
+    tried = (
+        "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial), setup.precision_of(trial), asked.gang
+    )  # fmt: skip
     if tried in asked.known:
         return []
     settle_determinism(setup, trial)
-    check_workload(setup, trial)
+    check_workload(setup, trial, asked.gang)
     asked.known.add(tried)
     _warn_once(setup, trial, asked)
     _tell_of_optimizer(setup, trial, asked)
