@@ -20,6 +20,7 @@ TunerError
 │   │   └── ServerFull            the server has no free connection; the program waits longer
 │   ├── RecordsGone           the SQLite file was deleted, replaced or moved while it was open; what it held is saved
 │   └── DeviceLost            the accelerator's context is dead: this process cannot train any more
+│       └── GangLost              a process of those that train one trial together ended, or does not answer
 └── Interrupted           a signal stopped the command; run again to continue                    exit code 130
 """
 
@@ -102,6 +103,10 @@ class RecordsGone(Paused):
 
 class DeviceLost(Paused):
     """The accelerator's context is dead (assert, ECC, illegal access): only a new process can go on."""
+
+
+class GangLost(DeviceLost):
+    """A rank of a gang ended or does not answer: the attempt counts, and only new processes can go on."""
 
 
 class Interrupted(TunerError):

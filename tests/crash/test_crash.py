@@ -22,8 +22,8 @@ def test_kills_while_a_thread_saves_beside_the_training_change_nothing(loop):
     assert loop("aside", 12, 1)["wrong"] == []
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_two_hundred_kills_at_random_with_two_workers_change_nothing(seed, loop):
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_hundred_kills_at_random_with_two_workers_change_nothing(seed, loop):
     assert loop("at_random", 100, seed)["wrong"] == []
 
 
@@ -68,7 +68,7 @@ def test_every_failpoint_in_the_source_is_passed(loop):
     assert source.count("failpoint(") == len(re.findall(r'failpoint\("[\w-]+"\)', source)), "names are literals"
 
 
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("first", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_suite_notices_each_broken_program(first, loop):
     found = loop("sabotaged", first, 2)
     assert list(found) == list(SABOTAGES)[first::2]

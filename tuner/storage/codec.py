@@ -13,6 +13,7 @@ from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
 from tuner.design.study import Study
+from tuner.design.trial import Trial
 from tuner.errors import StorageError, TunerError
 from tuner.records import GroupRecord
 from tuner.records.conclusions import Conclusion
@@ -60,6 +61,18 @@ def point_from(text: str) -> Point:
     if strange:
         raise StorageError(f"{strange[0]}: a point holds finite numbers, got {values[strange[0]]}")
     return Point(tuple(values.items()))
+
+
+def trial_text(trial: Trial) -> str:
+    """A trial as another process reads it."""
+    return json.dumps(asdict(trial) | {"point": point_text(trial.point), "schedule": schedule_text(trial.schedule)})
+
+
+def trial_from(text: str) -> Trial:
+    """The trial that `trial_text` wrote. Raises StorageError."""
+    fields: dict[str, Any] = data_from(text)
+    point, schedule, pins = (fields.pop(name) for name in ("point", "schedule", "pins"))
+    return Trial(point=point_from(point), schedule=schedule_from(schedule), pins=tuple(pins), **fields)
 
 
 def steps_text(steps: Sequence[int]) -> str:

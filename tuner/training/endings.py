@@ -18,6 +18,14 @@ _STDLIB, _TUNER = sysconfig.get_path("stdlib"), Path(__file__).parents[1]
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
+class RankFailed(Exception):
+    """How a trial ends that several ranks train, by an error on another one than this."""
+
+    def __init__(self, state: State, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+
+
 def ending(error: Exception) -> tuple[State, str]:
     """How a trial ends by an error of the user's code. Raises the error again when it is the machine's.
 
@@ -26,6 +34,8 @@ def ending(error: Exception) -> tuple[State, str]:
     """
     if isinstance(error, Infeasible):
         return State.INFEASIBLE, str(error)
+    if isinstance(error, RankFailed):
+        return error.state, str(error)
     if _is_the_machines_fault(error):
         raise error
     raise_lost_device(error)

@@ -30,11 +30,19 @@ class Slices:
     """The slices of one batch, made when they are asked for, `together` at a time.
 
     make: slice v of the batch, augmented. weigh: see `weigher`; where it is given, all are made before the first is
-    computed, because each share depends on the weights of all.
+    computed, because each share depends on the weights of all. mine: those that are computed here; None: all.
     """
 
-    def __init__(self, count: int, make: Callable[[int], Any], together: int = 1, weigh: Weigh | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        make: Callable[[int], Any],
+        together: int = 1,
+        weigh: Weigh | None = None,
+        mine: range | None = None,
+    ) -> None:
         self.count = count
+        self.mine = range(count) if mine is None else mine
         self._make = make
         self._together = together if weigh is None else count
         self._weigh = weigh
@@ -43,12 +51,13 @@ class Slices:
     def __getitem__(self, number: int) -> Any:
         if number not in self._made:
             first = number - number % self._together
-            self._made = {each: self._make(each) for each in range(first, min(first + self._together, self.count))}
+            together = range(first, min(first + self._together, self.count))
+            self._made = {each: self._make(each) for each in together if each in self.mine}
         return self._made[number]
 
     def weights(self) -> list[Any] | None:
-        """The weight of each; None where all count alike."""
-        return None if self._weigh is None else [self._weigh(self[number]) for number in range(self.count)]
+        """The weight of each that is computed here; None where all count alike."""
+        return None if self._weigh is None else [self._weigh(self[number]) for number in self.mine]
 
 
 @dataclass(frozen=True, slots=True)

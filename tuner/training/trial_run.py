@@ -30,6 +30,7 @@ from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, frozen_in, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
+from tuner.training.gang import Gang
 from tuner.training.groups import as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
 from tuner.training.loss_scale import LossScale
@@ -61,7 +62,10 @@ class TrialRun:
     `compiler`: of what the study gives to `torch.compile`; "" where it compiles nothing.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
+    `gang`: the ranks that train it together; None where this process does so alone.
     """
+
+    gang: Gang | None = None
 
     def __init__(self, setup: TrainingSetup, trial: Trial) -> None:
         self.setup = setup
@@ -144,8 +148,8 @@ class TrialRun:
         """
         with updating(self.rule.precision, self.setup.device):
             update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
-            update.totals = self.totals
-            batch_at, point, stop, step = self.batch_at, self.point, self.setup.stop, self.step
+            update.totals, update.gang = self.totals, self.gang
+            batch_at, point, stop, step = self.batch_at, self.point, self.stops, self.step
             self.model.train()
             while step < until:
                 if pause():
@@ -165,6 +169,10 @@ class TrialRun:
                 step = self.step
         return False
 
+    def stops(self) -> bool:
+        """Whether to leave before the next update, because the setup says stop."""
+        return self.setup.stop()
+
     def moved(self) -> None:
         """Another update was made."""
         self.step += 1
@@ -176,7 +184,8 @@ class TrialRun:
         count = self.rule.slices
         if count == 1:
             return self.slice_at(step)
-        return Slices(count, partial(self.slice_at, step), self.together, self.weigh)
+        mine = None if self.gang is None else self.gang.share(count)
+        return Slices(count, partial(self.slice_at, step), self.together, self.weigh, mine)
 
     @property
     def together(self) -> int:

@@ -14,7 +14,8 @@ The update of step s (from 0), in this order:
 
 Where a batch is cut into slices (see `slices`), each slice has 1 to 4 for itself, one after the other, with seeds of
 its own; then their gradients are added up by their weights, and what follows is done once. So the running statistics
-of batch norms are updated slice by slice, in order.
+of batch norms are updated slice by slice, in order. Where several ranks share the slices (see `gang`), each computes
+its own, and the sums over all are made in the same order.
 
 `Update` makes it for a trial alone. Trials that train together have it made by other operations on stacked tensors
 (`tuner.fused.group`), with the same rule and the same order.
@@ -30,6 +31,8 @@ import torch
 
 from tuner.training.compiled import compiled_loss, compiled_parts
 from tuner.training.compiler import plain_step
+from tuner.training.gang import Gang
+from tuner.training.gang_sums import all_weights, whole_sum
 from tuner.training.host_generators import HOST
 from tuner.training.loss_scale import LossScale, Untouched
 from tuner.training.optimizers import settle_sparse
@@ -82,7 +85,12 @@ class UpdateRule:
 
 
 class Update:
-    """Makes updates of one trial alone. What stays the same from step to step is looked up once."""
+    """Makes updates of one trial alone. What stays the same from step to step is looked up once.
+
+    gang: the ranks that share the slices of each batch; None where this process computes all of them.
+    """
+
+    gang: Gang | None = None
 
     def __init__(
         self,
@@ -141,7 +149,10 @@ class Update:
 
         Raises WorkloadError, with nothing changed, where no slice has a weight.
         """
-        shares = shares_of(slices.weights(), slices.count, step)
+        mine, weights = range(slices.count), slices.weights()
+        if self.gang is not None:
+            mine, weights = self.gang.share(slices.count), all_weights(self.gang, weights)
+        shares = shares_of(weights, slices.count, step)
         if shares.total is not None:
             self.totals[step] = shares.total
 
@@ -152,7 +163,9 @@ class Update:
             self.backward(loss)
             return WeightedSum.of(loss, [parameter.grad for parameter in self.parameters], shares.of_each[part])
 
-        whole = tree_sum(leaf, range(slices.count), WeightedSum.plus)
+        whole = tree_sum(leaf, mine, WeightedSum.plus)
+        if self.gang is not None:
+            whole = whole_sum(self.gang, whole)
         for parameter, gradient in zip(self.parameters, whole.gradients, strict=True):
             parameter.grad = gradient
         return whole.loss

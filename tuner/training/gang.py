@@ -1,0 +1,271 @@
+"""The ranks of one trial: processes that train it together, in lockstep, and what they tell one another.
+
+Rank 0 owns the trial. It tells the others, which follow, what to do next, by a store of keys and values that all can
+reach; between two commands any length of time may pass. Within a command they meet in exchanges of a group of
+processes: each rank takes part in each of them, in the same order.
+
+Each update has a control exchange, after a rank has computed its own slices and before their gradients are exchanged:
+a few bytes of each rank for all, which say whether it goes on. So an error on one rank, or a wish to stop, is known to
+all in the same update, and all leave together. A rank whose code raised an error answers the control exchange that the
+others are in, or come to next, with FAILED.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from tuner.errors import GangLost, TunerError
+
+PIECE = 1 << 28  # bytes of a large payload that are sent at a time
+LOOK_SECONDS = 1.0  # between two looks at what others may have left in the store
+
+
+class Flag(IntEnum):
+    """What a rank says in a control exchange. The largest one decides."""
+
+    GO = 0
+    PAUSE = 1  # leave after this update, to go on later
+    STOP = 2  # leave after this update, to save and end
+    DONE = 3  # all updates of the block were made
+    FAILED = 4  # its own code raised an error
+
+
+class MateFailed(TunerError):
+    """Another rank has failed; which, and why, is known at the end of the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where one rank of a gang stands, and where its store listens.
+
+    name: in front of all keys of the gang. port 0: the gang is found by the environment, as torchrun sets it.
+    """
+
+    rank: int
+    world: int
+    host: str = "127.0.0.1"
+    port: int = 0
+    name: str = "gang"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Gang:
+    """The ranks of one trial, joined.
+
+    device: what this rank computes on. wish: what it would like, asked at each update: GO, PAUSE or STOP. leaving: what
+    was decided by all at the last one. asked_to_stop: some rank was told to end.
+    """
+
+    def __init__(self, spot: Spot, store: Any, device: torch.device) -> None:
+        self.rank, self.world = spot.rank, spot.world
+        self.device = device
+        self.store = store
+        self.control = dist.group.WORLD  # of gloo
+        self.large = self.control  # exchanges gradients
+        self.wish: Callable[[], Flag] = lambda: Flag.GO
+        self.leaving = Flag.GO
+        self.asked_to_stop = False
+        self.told = 0  # commands so far
+        self._size = 0
+        self._looked = 0.0
+
+    @classmethod
+    def joined(cls, spot: Spot, device: torch.device, seconds: float) -> "Gang":
+        """Join the others, which is waited for so long; as long an exchange may take. Raises GangLost."""
+        timeout = timedelta(seconds=seconds)
+        with _lost("the ranks of the gang did not come together"):
+            if spot.port:
+                hosted = TCPStore(spot.host, spot.port, is_master=False, timeout=timeout)
+                store: Any = PrefixStore(spot.name, hosted)
+            else:
+                store, _, _ = next(rendezvous("env://", spot.rank, spot.world, timeout=timeout))
+            dist.init_process_group(
+                "gloo",
+                store=PrefixStore("group", store),
+                rank=spot.rank,
+                world_size=spot.world,
+                timeout=timeout,
+            )
+            gang = cls(spot, store, device)
+            gang.large = gang._group_of_gradients(timeout)
+        return gang
+
+    def _group_of_gradients(self, timeout: timedelta) -> Any:
+        """NCCL where each rank has a GPU of its own; else gloo, which can share one and works on CPUs."""
+        if self.device.type != "cuda":
+            return self.control
+        mine = str(torch.cuda.get_device_properties(self.device).uuid).encode()
+        all_distinct = len(set(self.all_of(mine))) == self.world
+        if not all_distinct or not dist.is_nccl_available():
+            return self.control
+        return dist.new_group(backend="nccl", timeout=timeout)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    # What rank 0 tells, and the others hear
+
+    def tell(self, do: str, **fields: object) -> None:
+        """Tell all others the next command."""
+        self.told += 1
+        with _lost("the store of the gang is gone"):
+            self.store.set(f"command-{self.told}", json.dumps({"do": do, **fields}))
+            if self.told > 1:
+                self.store.delete_key(f"command-{self.told - 1}")  # all have ended it, and so have read it
+
+    def hear(self, stop: Callable[[], bool]) -> dict[str, Any]:
+        """The next command of rank 0. Where `stop()` becomes true meanwhile, rank 0 is told. Raises GangLost."""
+        key = f"command-{self.told + 1}"
+        with _lost("rank 0 of the gang is gone"):
+            while True:
+                if stop():
+                    self.ask_to_stop()
+                try:
+                    self.store.wait([key], timedelta(seconds=LOOK_SECONDS))
+                    break
+                except dist.DistStoreError:
+                    continue  # nothing yet
+            self.told += 1
+            heard: dict[str, Any] = json.loads(self.store.get(key))
+        return heard
+
+    def ask_to_stop(self) -> None:
+        """Have rank 0 save and end, wherever it is."""
+        if not self.asked_to_stop:
+            self.asked_to_stop = True
+            self.store.set("stop", "1")
+
+    def stops(self, own: Callable[[], bool]) -> Callable[[], bool]:
+        """At rank 0: whether it was told to end, or another rank was. Asked often; the store now and then."""
+
+        def stop() -> bool:
+            now = time.monotonic()
+            if not self.asked_to_stop and now - self._looked > LOOK_SECONDS:
+                self._looked = now
+                with _lost("the store of the gang is gone"):
+                    self.asked_to_stop = bool(self.store.check(["stop"]))
+            return self.asked_to_stop or own()
+
+        return stop
+
+    # Exchanges of all ranks
+
+    def share(self, slices: int) -> range:
+        """The slices of this rank: they follow one another, and are a subtree of `tree_sum`."""
+        each = slices // self.world
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def open(self, payload: int) -> None:
+        """Fix how many bytes each rank may say in a control exchange besides its flag, for a whole trial."""
+        self._size = 1 + payload
+
+    def exchanged(self, flag: Flag, payload: torch.Tensor | None = None) -> torch.Tensor:
+        """What each rank says now: uint8 [world, payload], with zeros behind what it says.
+
+        Raises MateFailed where another rank says FAILED, and GangLost where one does not answer in time.
+        """
+        mine = torch.zeros(self._size, dtype=torch.uint8)
+        mine[0] = int(flag)
+        if payload is not None:
+            mine[1 : 1 + len(payload)] = payload
+        said = torch.empty(self.world * self._size, dtype=torch.uint8)
+        with _lost("a rank of the gang is gone"):
+            all_gather(said, mine, group=self.control)
+        rows = said.view(self.world, self._size)
+        decided = Flag(int(rows[:, 0].max()))
+        self.leaving = decided if decided in (Flag.PAUSE, Flag.STOP) else self.leaving
+        self.asked_to_stop |= decided is Flag.STOP
+        if decided is Flag.FAILED and flag is not Flag.FAILED:
+            raise MateFailed("another rank of the gang has failed")
+        return rows[:, 1:]
+
+    def all_of(self, data: bytes) -> list[bytes]:
+        """A few bytes of each rank, for all."""
+        sizes = torch.empty(self.world, dtype=torch.int64)
+        with _lost("a rank of the gang is gone"):
+            all_gather(sizes, torch.tensor([len(data)]), group=self.control)
+            longest = int(sizes.max())
+            mine = torch.zeros(longest, dtype=torch.uint8)
+            mine[: len(data)] = _bytes(data)
+            said = torch.empty(self.world * longest, dtype=torch.uint8)
+            all_gather(said, mine, group=self.control)
+        rows = said.view(self.world, longest)
+        return [rows[rank, : int(sizes[rank])].numpy().tobytes() for rank in range(self.world)]
+
+    def gathered(self, data: bytes) -> list[bytes]:
+        """What each rank says, at rank 0; nothing elsewhere. Any number of bytes."""
+        sizes = [int(size) for size in self.all_of(str(len(data)).encode())]
+        with _lost("a rank of the gang is gone"):
+            if self.rank:
+                for piece in _pieces(_bytes(data)):
+                    dist.send(piece, 0, group=self.control)
+                return []
+            found = [data]
+            for rank in range(1, self.world):
+                room = torch.empty(sizes[rank], dtype=torch.uint8)
+                for piece in _pieces(room):
+                    dist.recv(piece, rank, group=self.control)
+                found.append(room.numpy().tobytes())
+        return found
+
+    def send(self, data: bytes) -> None:
+        """At rank 0: a large payload for all others, who call `received`."""
+        self._broadcast(_bytes(data))
+
+    def received(self) -> bytes:
+        """At the others: what rank 0 sends."""
+        return self._broadcast(None).numpy().tobytes()
+
+    def _broadcast(self, data: torch.Tensor | None) -> torch.Tensor:
+        with _lost("a rank of the gang is gone"):
+            size = torch.tensor([0 if data is None else len(data)])
+            dist.broadcast(size, 0, group=self.control)
+            room = torch.empty(int(size), dtype=torch.uint8) if data is None else data
+            for piece in _pieces(room):
+                dist.broadcast(piece, 0, group=self.control)
+        return room
+
+
+# Its name from torch 2.13 on.
+all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+
+
+class _lost:  # noqa: N801 - reads as a statement
+    """An error of torch.distributed within the block is that the gang is lost; what `words` say comes first."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, dist.DistError | RuntimeError) and not isinstance(error, TunerError):
+            raise GangLost(f"{self.words}: {str(error).partition(chr(10))[0][:200]}") from error
+
+
+def _bytes(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+def _pieces(data: torch.Tensor) -> Sequence[torch.Tensor]:
+    return [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
+
+
+def spot_from(data: Mapping[str, Any]) -> Spot:
+    """The value that `Spot.as_json` wrote."""
+    return Spot(**data)
