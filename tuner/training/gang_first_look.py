@@ -68,8 +68,11 @@ def _largest(slices: int) -> int:
 def check_gang(run: TrialRun, model: torch.nn.Module, ranks: int) -> None:
     """Raise WorkloadError, naming it, for what ranks would not train to the bits of one process.
 
-    model: a fresh one; it stays as it is. Costs the gradients of three slices, on copies of the model.
+    model: a fresh one; it stays as it is. Costs the gradients of three slices, on copies of the model; nothing for one
+    rank.
     """
+    if ranks == 1:
+        return
     _refuse_synced_norms(run, model)
     try:
         with left_as_it_was(run.setup.workload), _calls_of_distributed() as called:
@@ -85,8 +88,8 @@ def _refuse_synced_norms(run: TrialRun, model: torch.nn.Module) -> None:
     synced = [name for name, one in model.named_modules() if isinstance(one, torch.nn.SyncBatchNorm)]
     if synced:
         raise WorkloadError(
-            f"{type(run.setup.workload).__name__}.model has SyncBatchNorm ({_some(synced)}), which takes its statistics "
-            "from all processes, so that what a trial becomes would depend on their number: write BatchNorm, whose "
+            f"{type(run.setup.workload).__name__}.model has SyncBatchNorm ({_some(synced)}), which takes its "
+            "statistics from all processes, so that what a trial becomes would depend on their number: write BatchNorm, whose "
             "statistics are those of each slice, in one process as in a gang, or GroupNorm or LayerNorm"
         )
 
@@ -118,8 +121,8 @@ def _look_at_order(run: TrialRun, model: torch.nn.Module, second: int) -> None:
     if not after.changed and not alone.equals(_computed(run, model, (second,))):
         return  # it draws from what nothing seeds, which the look at saving names
     raise WorkloadError(
-        f"the loss of {name} is another one for a slice after the slice before it than for the same slice by itself, so "
-        f"it keeps something from slice to slice{_named(after.changed)}. Each rank of a gang computes its own slices "
+        f"the loss of {name} is another one for a slice after the slice before it than for the same slice by itself, "
+        f"so it keeps something from slice to slice{_named(after.changed)}. Each rank of a gang computes its own slices "
         f"only: let the loss depend on the weights and its own batch alone, or {ALONE}"
     )
 
@@ -162,7 +165,7 @@ def _calls_of_distributed() -> Iterator[dict[str, str]]:
 
 
 def _refuse_exchanges(run: TrialRun, called: Mapping[str, str]) -> None:
-    """Raise WorkloadError where the loss itself asks torch.distributed for its processes; warn of installed packages."""
+    """Raise WorkloadError where the loss itself asks torch.distributed for processes; warn of installed packages."""
     name = type(run.setup.workload).__name__
     for function, file in called.items():
         asks = f"the loss of {name} calls torch.distributed ({function}, in {Path(file).name})"
@@ -172,8 +175,8 @@ def _refuse_exchanges(run: TrialRun, called: Mapping[str, str]) -> None:
             )
             continue
         raise WorkloadError(
-            f"{asks}: what a trial becomes would depend on the number of its processes. A gang adds up the gradients of "
-            f"the slices itself, in one process as in several: leave out what gathers or reduces, or {ALONE}"
+            f"{asks}: what a trial becomes would depend on the number of its processes. A gang adds up the gradients "
+            f"of the slices itself, in one process as in several: leave out what gathers or reduces, or {ALONE}"
         )
 
 

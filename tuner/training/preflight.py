@@ -89,8 +89,7 @@ def check_workload(setup: TrainingSetup, trial: Trial, gang: int = 1) -> None:
                 )
             with stage("the slices of a batch", run.point):
                 look_at_slices(run, fresh)
-                if gang > 1:
-                    check_gang(run, fresh, gang)
+                check_gang(run, fresh, gang)
             _check_metrics(setup, fresh, setup.precision_of(trial))
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)
