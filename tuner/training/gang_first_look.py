@@ -89,8 +89,8 @@ def _refuse_synced_norms(run: TrialRun, model: torch.nn.Module) -> None:
     if synced:
         raise WorkloadError(
             f"{type(run.setup.workload).__name__}.model has SyncBatchNorm ({_some(synced)}), which takes its "
-            "statistics from all processes, so that what a trial becomes would depend on their number: write BatchNorm, whose "
-            "statistics are those of each slice, in one process as in a gang, or GroupNorm or LayerNorm"
+            "statistics from all processes, so that what a trial becomes would depend on their number: write BatchNorm, "
+            "whose statistics are those of each slice, in one process as in a gang, or GroupNorm or LayerNorm"
         )
 
 
@@ -122,8 +122,8 @@ def _look_at_order(run: TrialRun, model: torch.nn.Module, second: int) -> None:
         return  # it draws from what nothing seeds, which the look at saving names
     raise WorkloadError(
         f"the loss of {name} is another one for a slice after the slice before it than for the same slice by itself, "
-        f"so it keeps something from slice to slice{_named(after.changed)}. Each rank of a gang computes its own slices "
-        f"only: let the loss depend on the weights and its own batch alone, or {ALONE}"
+        f"so it keeps something from slice to slice{_named(after.changed)}. Each rank of a gang computes its own "
+        f"slices only: let the loss depend on the weights and its own batch alone, or {ALONE}"
     )
 
 
