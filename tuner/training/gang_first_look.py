@@ -89,8 +89,8 @@ def _refuse_synced_norms(run: TrialRun, model: torch.nn.Module) -> None:
     if synced:
         raise WorkloadError(
             f"{type(run.setup.workload).__name__}.model has SyncBatchNorm ({_some(synced)}), which takes its "
-            "statistics from all processes, so that what a trial becomes would depend on their number: write BatchNorm, "
-            "whose statistics are those of each slice, in one process as in a gang, or GroupNorm or LayerNorm"
+            "statistics from all processes, so that what a trial becomes would depend on their number: write BatchNorm "
+            "with statistics of each slice, in one process as in a gang, or GroupNorm or LayerNorm"
         )
 
 
