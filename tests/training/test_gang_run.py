@@ -10,8 +10,9 @@ from tuner.rounds.plan import planned_trials
 from tuner.storage.codec import trial_from, trial_text
 from tuner.training.alone import Alone
 from tuner.training.checkpoints import canonical_digest, read_state
-from tuner.training.gang_run import Follower, Ganged
-from tuner.training.supervisor import Supervisor
+from tuner.training.gang_command import lead_study
+from tuner.training.gang_follower import follow
+from tuner.training.gang_run import Ganged
 
 
 class Plain(Tiny):
@@ -24,7 +25,7 @@ class Plain(Tiny):
 def trained(engine, trial):
     """Curves, and a digest of the last state."""
     recorder = MemoryRecorder()
-    (update,) = Supervisor(engine, recorder).train([Claim(1, 1, trial, 1)])
+    (update,) = engine.trainer(recorder, lambda claim, step: None).train([Claim(1, 1, trial, 1)])
     (state,) = [one for one in update.checkpoints if one.kind == "latest"]
     return recorder.measurements, canonical_digest(read_state(engine.setup.checkpoint_root, state))
 
@@ -36,12 +37,14 @@ def test_a_gang_has_the_bits_of_one_process(world, tmp_path):
     alone = trained(Alone(setting_for(study, tmp_path / "alone", Plain())), trial)
 
     def lead(gang):
-        found = trained(Ganged(setting_for(study, tmp_path / "gang", Plain()), gang, trial_text), trial)
-        gang.tell("end")
+        setup = setting_for(study, tmp_path / "gang", Plain())
+        lead_study(gang, {}, setup.numerics)
+        found = trained(Ganged(setup, gang, trial_text), trial)
+        gang.tell("end", code=3)
         return found
 
-    def follow(gang):
-        told = Follower(gang, lambda: False, trial_from).follow(setting_for(study, tmp_path / "none", Plain()))
-        assert told == {"do": "end"}
+    def others(gang):
+        told = follow(gang, lambda fields: setting_for(study, tmp_path / "none", Plain()), lambda: False, trial_from)
+        assert told == {"do": "end", "code": 3}
 
-    assert run_gang(world, lead, follow) == alone
+    assert run_gang(world, lead, others) == alone

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from tuner.design.micro_batches import check_gang
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -38,8 +39,10 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
     room: whether the disk has room for the checkpoints of the trials that train at a time. fusion: see how the trials
     would train together. The other keywords are those of `Asked`.
 
-    Raises WorkloadError naming what is wrong with the workload, Paused where there is no room.
+    Raises WorkloadError naming what is wrong with the workload, InputError for a gang that cannot share the slices of
+    the study, Paused where there is no room.
     """
+    check_gang(study, loaded.machine.gang)
     engine = loaded.engine_for(study)
     if isinstance(loaded.workload, OwnLoop) and ("words",) not in loaded.inspected:
         loaded.inspected.add(("words",))
