@@ -10,10 +10,10 @@ from support.fusible import Images, Mlp, MlpWithDropout, Residual, TransformerEn
 from support.tiny import CPU, setting_for, tiny_study
 from torch import nn
 
-from tuner.errors import InputError, WorkloadError
+from tuner.errors import WorkloadError
 from tuner.rounds.plan import planned_trials
 from tuner.training.engine import Asked
-from tuner.training.gang_first_look import check_gang
+from tuner.training.gang_first_look import look_at_gang
 from tuner.training.inspection import inspected
 
 SLICES = 4
@@ -22,7 +22,7 @@ RANKS = 2
 
 def looked_at(workload):
     (run,) = runs_of(workload, 1, slices=SLICES)
-    check_gang(run, run.model, RANKS)
+    look_at_gang(run, run.model, RANKS)
 
 
 def refused(workload):
@@ -154,23 +154,8 @@ def test_a_loss_that_gathers_itself_is_refused():
 def test_the_model_stays_as_it_is():
     (run,) = runs_of(Residual(), 1, slices=SLICES)
     before = {name: one.clone() for name, one in run.model.state_dict().items()}
-    check_gang(run, run.model, RANKS)
+    look_at_gang(run, run.model, RANKS)
     assert all(torch.equal(one, before[name]) for name, one in run.model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("slices", "ranks", "message"),
-    [
-        (1, 2, r"a gang of 2 shares the slices of each batch, and Mlp declares none: write slices = 8 in the class"),
-        (1, 4, r"write slices = 8 in the class. That changes the bits of its trials once"),
-        (6, 4, r"a gang of 4 cannot share 6 slices of a batch of 24 equally; take --gang 2, or a multiple of 4"),
-    ],
-)
-def test_slices_that_ranks_cannot_share_are_refused_before_anything(slices, ranks, message):
-    study = tiny_study(batch_size=24 if slices == 6 else 32, slices=slices)
-    setup = setting_for(study, None, Mlp(), CPU)
-    with pytest.raises(InputError, match=message):
-        inspected(setup, planned_trials(study), Asked(gang=ranks))
 
 
 def test_the_inspection_looks_for_a_gang_also_after_it_looked_without():

@@ -50,7 +50,6 @@ class Machine:
         The bits are the same.
     profile: "exact" keeps the bits of each trial alone; "fast" keeps its values up to rounding.
     allow_inexact: trials may start from prefixes that were trained under other Numerics; they are marked.
-    gang: how many processes, its ranks, train each trial together; 1 is one process alone.
     other_numerics: what a study does that was begun under other Numerics than those here: "mark" the trials that are
         trained here, or "refuse" to train any.
     quota: how much room the checkpoints of a study may take; None is all that they need.
@@ -77,7 +76,6 @@ class Machine:
     stall_seconds: float = STALL_SECONDS
     claims_until: float | None = None
     other_numerics: str = "mark"
-    gang: int = 1
 
     @property
     def may_begin(self) -> bool:

@@ -16,12 +16,10 @@ from types import FrameType
 
 import torch
 
-from tuner.design.trial import Trial
-from tuner.errors import InputError, WorkloadError
+from tuner.errors import WorkloadError
 from tuner.training.endings import is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.numerics import is_repeatable
-from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 from tuner.training.update import Update
 from tuner.training.whole_update import changed_names, same_values, values_held
@@ -34,38 +32,7 @@ _OF_TORCH = str(Path(torch.__file__).parent)
 _HARMLESS = frozenset({"is_available", "<module>", "<lambda>"})
 
 
-def check_gang_slices(setup: TrainingSetup, trials: Sequence[Trial], ranks: int) -> None:
-    """Raise InputError where the slices of a trial cannot be shared by so many ranks."""
-    name = type(setup.workload).__name__
-    for trial in trials:
-        slices = setup.slices_of(trial)
-        if slices % ranks == 0:
-            continue
-        size = setup.batch_size_of(trial)
-        if slices == 1:
-            raise InputError(
-                f"a gang of {ranks} shares the slices of each batch, and {name} declares none: write slices = "
-                f"{_fitting(size, ranks)} in the class. That changes the bits of its trials once, and no more with any "
-                "size of the gang; a campaign that has begun needs another name"
-            )
-        raise InputError(
-            f"a gang of {ranks} cannot share {slices} slices of a batch of {size} equally; take --gang "
-            f"{_largest(slices)}, or a multiple of {ranks} as slices in {name}"
-        )
-
-
-def _fitting(size: int, ranks: int) -> int:
-    """A multiple of the ranks that divides the batch: some room for a larger gang later on."""
-    fitting = (count for count in (8, 4, 2, 1) if size % (count * ranks) == 0 and count * ranks <= max(8, ranks))
-    return ranks * next(fitting, 1)
-
-
-def _largest(slices: int) -> int:
-    """The largest power of two that divides the slices."""
-    return slices & -slices
-
-
-def check_gang(run: TrialRun, model: torch.nn.Module, ranks: int) -> None:
+def look_at_gang(run: TrialRun, model: torch.nn.Module, ranks: int) -> None:
     """Raise WorkloadError, naming it, for what ranks would not train to the bits of one process.
 
     model: a fresh one; it stays as it is. Costs the gradients of three slices, on copies of the model; nothing for one

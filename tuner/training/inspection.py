@@ -22,7 +22,6 @@ from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
-from tuner.training.gang_first_look import check_gang_slices
 from tuner.training.optimizer_speed import told_of_optimizer
 from tuner.training.precision import check_precision_here
 from tuner.training.preflight import (
@@ -50,8 +49,6 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
         first.setdefault((trial.point.get("optimizer"), setup.precision_of(trial)), trial)
     for trial in first.values():
         check_precision_here(setup.precision_of(trial), setup.device)
-    if asked.gang > 1:
-        check_gang_slices(setup, trials, asked.gang)
     unread_names = [name for trial in first.values() for name in _try_update(setup, trial, asked)]
     _warn_of_captions(setup, trials, asked)
     _try_ranks(setup, trials, asked)

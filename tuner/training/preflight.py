@@ -33,7 +33,7 @@ from tuner.training.extra_state import load_weights
 from tuner.training.finite import check_read
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.frozen import left_out_bytes
-from tuner.training.gang_first_look import check_gang
+from tuner.training.gang_first_look import look_at_gang
 from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
@@ -89,7 +89,7 @@ def check_workload(setup: TrainingSetup, trial: Trial, gang: int = 1) -> None:
                 )
             with stage("the slices of a batch", run.point):
                 look_at_slices(run, fresh)
-                check_gang(run, fresh, gang)
+                look_at_gang(run, fresh, gang)
             _check_metrics(setup, fresh, setup.precision_of(trial))
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)
