@@ -99,7 +99,9 @@ def test_an_error_on_one_rank_is_the_end_of_the_trial_with_its_reason(where, ran
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("error", [Infeasible("no such point"), torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [Infeasible("no such point"), torch.OutOfMemoryError("CUDA out of memory"), MemoryError()]
+)
 def test_a_point_that_one_rank_rejects_or_has_no_memory_for_is_infeasible(error, rank, tmp_path):
     bench = bench_of(tmp_path, Broken("loss", on_rank(rank, 30, raising(error))))
     ended = bench.run(2)
