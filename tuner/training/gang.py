@@ -13,7 +13,7 @@ others are in, or come to next, with FAILED.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -284,7 +284,7 @@ class Gang:
 all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
-class _lost:  # noqa: N801 - reads as a statement
+class _lost(AbstractContextManager[None]):  # noqa: N801 - reads as a statement
     """An error of torch.distributed within the block is that the gang is lost; what `words` say comes first."""
 
     def __init__(self, words: str) -> None:

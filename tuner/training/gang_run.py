@@ -21,6 +21,7 @@ from tuner.training.engine import Measured, OnStep
 from tuner.training.evaluation import Tally
 from tuner.training.gang import Flag, Gang, MateFailed
 from tuner.training.gang_command import Said, command
+from tuner.training.gang_sums import payload_of
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 from tuner.training.tensor_digests import digest_of_tensors
@@ -37,7 +38,7 @@ class GangRun(TrialRun):
     def __init__(self, setup: TrainingSetup, trial: Trial, gang: Gang) -> None:
         super().__init__(setup, trial)
         self.gang = gang
-        gang.open(max(len(self.parameters), 8 * (self.rule.slices // gang.world)))
+        gang.open(payload_of(len(self.parameters), self.rule.slices // gang.world))
 
     def note_initial(self) -> None:
         """As that of a trial alone; what it compiles is compiled anew."""
