@@ -10,8 +10,10 @@ bits of one process, and its speed.
 """
 
 import io
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -35,14 +37,28 @@ from tuner.training.trial_run import TrialRun
 
 COPIED = 16 * 2**20  # bytes of a buffer up to which it is copied before an evaluation, to be put back where it changed
 _CPU = torch.device("cpu")
+_log = logging.getLogger(__name__)
 
 
 class Sharing(StrEnum):
-    """Who evaluates a trial. The larger one of what the ranks have seen is what they keep to."""
+    """Who evaluates a trial. The last one of what the ranks have seen is what they keep to."""
 
     SHARED = "shared"  # each rank some of the batches
     LEAD = "lead"  # rank 0 all of them, because metrics draw random numbers
     EACH = "each"  # every rank all of them, because metrics change the model
+
+
+_ORDER = list(Sharing)
+_WORDS = {
+    Sharing.LEAD: (
+        "draws random numbers, so a batch's depend on the batches before it: rank 0 evaluates this trial alone, with "
+        "the bits of one process"
+    ),
+    Sharing.EACH: (
+        "changes what the model holds (buffers, extra state), so every rank evaluates all of this trial, with the bits "
+        "of one process"
+    ),
+}
 
 
 @dataclass(slots=True)
@@ -230,50 +246,62 @@ def _generators(device: torch.device) -> tuple[object, ...]:
     return HOST.mark(), *(one.get_state().numpy().tobytes() for one in generators)
 
 
-def part_of_evaluation(run: TrialRun, gang: Gang) -> bytes:
-    """What this rank computes of an evaluation of a trial, for rank 0: see `joined_evaluation`.
+@contextmanager
+def _left_together(gang: Gang, own: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Gives what says stop within a command: `own`, or by MateFailed that another rank has left it by an error.
 
-    Where any rank leaves it by an error, or because it is to stop, the others leave it, too, by MateFailed, within a
-    second or after the batch under way.
+    An error of the block has the others leave, too: within a second, or after the batch under way.
     """
     left = gang.left_by_others()
 
     def stop() -> bool:
         if left():
             raise MateFailed("another rank of the gang has left the evaluation")
-        return run.setup.stop()
+        return own()
 
-    setup, parts, before = run.setup, [], 0
-    size = setup.evaluation_batch_size
-    run.seed_evaluation()
     try:
-        with run.shown(), computing(run.rule.precision, setup.device):
-            for split in (setup.data.training_sample, setup.data.validation):
-                rank = (gang.rank - before) % gang.world  # batches are dealt out on from split to split
-                part = mine(setup.workload, run.model, split, batch_size=size, rank=rank, world=gang.world, stop=stop)
-                parts.append({each.name: getattr(part, each.name) for each in fields(part)})
-                before += math.ceil(split.size / size)
+        yield stop
     except MateFailed:
         raise
     except BaseException:
         gang.leave()
         raise
+
+
+def part_of_evaluation(run: TrialRun, gang: Gang) -> bytes:
+    """What this rank computes of an evaluation of a trial, for rank 0; see `joined_evaluation`."""
+    setup, parts, before = run.setup, [], 0
+    size, world = setup.evaluation_batch_size, gang.world
+    run.seed_evaluation()
+    with _left_together(gang, setup.stop) as stop, run.shown(), computing(run.rule.precision, setup.device):
+        for split in (setup.data.training_sample, setup.data.validation):
+            rank = (gang.rank - before) % world  # batches are dealt out on from split to split
+            part = mine(setup.workload, run.model, split, batch_size=size, rank=rank, world=world, stop=stop)
+            parts.append({each.name: getattr(part, each.name) for each in fields(part)})
+            before += math.ceil(split.size / size)
     file = io.BytesIO()
     torch.save(parts, file)
     return file.getvalue()
 
 
-def joined_evaluation(run: TrialRun, said: Sequence[bytes]) -> tuple[Sharing, Measured, list[Tally]]:
+def whole_evaluation(run: TrialRun, gang: Gang) -> tuple[Measured, list[Tally]]:
+    """What `TrialRun.evaluated` gives, where every rank evaluates all."""
+    with _left_together(gang, run.setup.stop) as stop:
+        return TrialRun.evaluated(run, stop)
+
+
+def joined_evaluation(run: TrialRun, said: Sequence[bytes]) -> tuple[Sharing, tuple[Measured, list[Tally]] | None]:
     """At rank 0, of the parts of all ranks: how the trial has to be evaluated, then what `TrialRun.evaluated` gives.
 
-    Both are empty where it may not be SHARED. Raises the errors of `split_metrics`.
+    None where it may not be SHARED: then it is to be evaluated again. Raises the errors of `split_metrics`.
     """
     setup, size = run.setup, run.setup.evaluation_batch_size
     of_ranks = [torch.load(io.BytesIO(data), weights_only=True) for data in said]
     found = [[Part(**part) for part in parts] for parts in of_ranks]
-    seen = {Sharing(part.sharing) for parts in found for part in parts}
-    if seen != {Sharing.SHARED}:
-        return Sharing.EACH if Sharing.EACH in seen else Sharing.LEAD, {}, []
+    sharing = max((Sharing(part.sharing) for parts in found for part in parts), key=_ORDER.index)
+    if sharing is not Sharing.SHARED:
+        _log.warning("%s.metrics %s", type(setup.workload).__name__, _WORDS[sharing])
+        return sharing, None
     measured: Measured = {}
     tallies = []
     run.seed_evaluation()  # `split_metrics` may draw, too
@@ -281,4 +309,4 @@ def joined_evaluation(run: TrialRun, said: Sequence[bytes]) -> tuple[Sharing, Me
     for split, parts in zip(splits, zip(*found, strict=True), strict=True):
         tallies.append(put_together(setup.workload, split, parts, size))
         measured |= tallies[-1].measured()
-    return Sharing.SHARED, measured, tallies
+    return sharing, (measured, tallies)
