@@ -173,6 +173,25 @@ class Gang:
 
         return stop
 
+    def leave(self) -> None:
+        """Have all others leave the command that is under way, where they look for it, as this rank does."""
+        with _lost("the store of the gang is gone"):
+            self.store.set(f"left-{self.told}", "1")
+
+    def left_by_others(self) -> Callable[[], bool]:
+        """Whether a rank has left the command that is under way. Asked often; the store now and then."""
+        key, looked = f"left-{self.told}", time.monotonic()
+
+        def left() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked < LOOK_SECONDS:
+                return False
+            looked = time.monotonic()
+            with _lost("the store of the gang is gone"):
+                return bool(self.store.check([key]))
+
+        return left
+
     # Exchanges of all ranks
 
     @contextmanager
