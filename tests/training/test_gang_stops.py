@@ -12,6 +12,7 @@ from torch import nn
 from tuner.budget.step_budget import StepBudget
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.storage.store import open_ledger
 from tuner.training import committing
 from tuner.training.evaluation import check_going_on
 
@@ -130,3 +131,15 @@ def test_first_steps_are_inherited_by_a_gang_and_from_a_gang(tmp_path):
         fresh = replace(again, folder=tmp_path / f"fresh-{first}-{second}")
         assert [life.code for life in fresh.run(1)] == [0]
         assert again.meaning() == fresh.meaning()
+
+
+def test_a_stop_of_a_rank_is_heard_while_rank_0_waits_for_another_worker(tmp_path):
+    """The only trial belongs to a worker elsewhere, whose lease holds: rank 0 waits, and rank 1 is told to end."""
+    bench = bench_of(tmp_path)
+    with open_ledger(bench.url) as ledger:
+        row = ledger.start_study("tiny", bench.study, bench.loaded().fingerprint())
+        ledger.plan_trials(row.study_id, planned_trials(bench.study))
+        assert ledger.claim(row, worker="elsewhere:1", lease_seconds=1e6, max_trials=1)
+    lead, mate = bench.run(2, stops={1: StopAfter(2)})
+    assert (lead.error, mate.error, mate.code) == ("Interrupted", "", 0)
+    assert bench.records()[0].state is State.RUNNING

@@ -129,6 +129,9 @@ def follow(
     with ExitStack() as studies:
         follower: Follower | None = None
 
+        def unknown(heard: Mapping[str, Any], said: Said) -> None:
+            raise GangLost(f"rank 0 of the gang says {heard['do']!r}, which this rank cannot do now")
+
         def study(heard: Mapping[str, Any], said: Said) -> None:
             nonlocal follower
             studies.close()
@@ -143,10 +146,8 @@ def follow(
             failpoint("gang-heard")
             if heard["do"] == "end":
                 return heard
-            if heard["do"] == "study":
-                _obey(gang, study, heard)
-            elif follower is not None:
-                _obey(gang, follower.commands[heard["do"]], heard)
+            commands = {} if follower is None else follower.commands
+            _obey(gang, study if heard["do"] == "study" else commands.get(heard["do"], unknown), heard)
 
 
 def _obey(gang: Gang, command: Command, heard: Mapping[str, Any]) -> None:
