@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 from tuner.shown import readable_bytes
 
-_SHARDED = (
-    'shard="fsdp2" in the Campaign keeps a part of the model in each process of a gang (--gang), where a plain gang has '
-    "all of it in each"
-)
+_SHARDED = 'shard="fsdp2" in the Campaign, with --gang, keeps only a part of the model in each of several processes'
 SHARE = 0.9  # [P] of the free memory that an advice fills: other programs, and what no allocator counts, need the rest
 
 
@@ -116,12 +113,14 @@ class StepMemory:
             return (
                 f"{needed}; fewer examples at a time would not need less, because it is not activations that fill it: "
                 f"parameters {readable_bytes(self.parameters)}, gradients {readable_bytes(self.gradients)}, optimizer "
-                f"state {readable_bytes(self.optimizer)}; take a smaller model, or an optimizer with less state; {_SHARDED}"
+                f"state {readable_bytes(self.optimizer)}; take a smaller model, or an optimizer with less state; "
+                f"{_SHARDED}"
             )
         examples = "one example" if least == 1 else f"{least:,} examples"
         return (
             f"{needed}; {examples} at a time would still need about {readable_bytes(self.needed_with(least))}: take a "
-            f"smaller model, an optimizer with less state, or recompute activations (torch.utils.checkpoint); {_SHARDED}"
+            "smaller model, an optimizer with less state, or recompute activations (torch.utils.checkpoint); "
+            f"{_SHARDED}"
         )
 
 
