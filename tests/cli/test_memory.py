@@ -53,8 +53,8 @@ def test_each_process_of_a_gang_takes_as_much():
     memory = StepMemory(400, 400, 800, 0, 100, 1000, 8, 64, 1400, free=9000)
     gang = GangPrice(4, 2, 300.0, 400, 1e9)
     told = memory_words(Price(1.0, 1.0, 1, 1, memory=memory, together=5, gang=gang), memory)
-    assert told.endswith("each of the 4 processes of a gang takes as much, 10.8 kB in all, which is more than there is: "
-                         "take fewer ranks, or several machines")  # fmt: skip
+    more = "10.8 kB in all, which is more than there is: take fewer ranks, or several machines"
+    assert told.endswith(f"each of the 4 processes of a gang takes as much, {more}")
     assert "together" not in told
     on_gpus = replace(gang, on_gpu=True)
     told = memory_words(Price(1.0, 1.0, 1, 1, memory=memory, gang=on_gpus), memory)
