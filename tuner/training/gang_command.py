@@ -111,7 +111,8 @@ def failed_with(error: Exception) -> dict[str, Any]:
 def _known(kind: type[TunerError]) -> type[TunerError]:
     """The class itself, or the next one above it that all processes know."""
     above = [one for one in kind.__mro__ if issubclass(one, TunerError)]
-    return next(one for one in above if getattr(errors, one.__name__, None) is one)
+    known: type[TunerError] = next(one for one in above if getattr(errors, one.__name__, None) is one)
+    return known
 
 
 def _error_of(rank: int, told: Mapping[str, Any]) -> Exception:
