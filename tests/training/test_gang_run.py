@@ -1,17 +1,15 @@
-"""A trial that a gang trains has the bits of one that one process trains."""
+"""A trial that a gang trains has the bits of one that one process trains: weights, moments, curves, records."""
 
 import pytest
-from support.gangs import run_gang
-from support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study
+from support.gang_studies import GangBench
+from support.tiny import Tiny, tiny_study
 from torch import nn
 
-from tuner.records import Claim
-from tuner.rounds.plan import planned_trials
-from tuner.storage.codec import trial_from, trial_text
-from tuner.training.alone import Alone
-from tuner.training.checkpoints import canonical_digest, read_state
-from tuner.training.gang_run import Follower, Ganged
-from tuner.training.supervisor import Supervisor
+from tuner import SearchSpace, log_uniform
+from tuner.budget.step_budget import StepBudget
+from tuner.records import State
+
+RATE = log_uniform(1e-3, 1e-1)
 
 
 class Plain(Tiny):
@@ -21,27 +19,26 @@ class Plain(Tiny):
         return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 2))
 
 
-def trained(engine, trial):
-    """Curves, and a digest of the last state."""
-    recorder = MemoryRecorder()
-    (update,) = Supervisor(engine, recorder).train([Claim(1, 1, trial, 1)])
-    (state,) = [one for one in update.checkpoints if one.kind == "latest"]
-    return recorder.measurements, canonical_digest(read_state(engine.setup.checkpoint_root, state))
+def study_of(**changes):
+    return tiny_study(**{"slices": 4, "num_trials": 2, "budget": StepBudget(60, 4)} | changes)
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_a_gang_has_the_bits_of_one_process(world, tmp_path):
-    study = tiny_study(slices=4, num_trials=1)
-    (trial,) = planned_trials(study)
-    alone = trained(Alone(setting_for(study, tmp_path / "alone", Plain())), trial)
+def left_by(folder, world, study, workload=None, **how):
+    bench = GangBench(folder / f"{world}", study, workload or Plain())
+    for rank, ended in enumerate(bench.run(world, **how)):
+        assert ended.code == 0, (rank, ended.error, ended.text)
+    found = bench.meaning()
+    assert {state for _, state, *_ in found} == {State.COMPLETE}
+    return found
 
-    def lead(gang):
-        found = trained(Ganged(setting_for(study, tmp_path / "gang", Plain()), gang, trial_text), trial)
-        gang.tell("end")
-        return found
 
-    def follow(gang):
-        told = Follower(gang, lambda: False, trial_from).follow(setting_for(study, tmp_path / "none", Plain()))
-        assert told == {"do": "end"}
-
-    assert run_gang(world, lead, follow) == alone
+@pytest.mark.parametrize(
+    ("optimizer", "space"),
+    [
+        ("adamw", {"learning_rate": RATE, "weight_decay": 0.1, "clip_norm": 0.5}),
+        ("sgd", {"learning_rate": RATE, "momentum": 0.9, "nesterov": True, "clip_norm": 0.5}),
+    ],
+)
+def test_a_study_by_a_gang_leaves_the_bits_of_one_process(optimizer, space, tmp_path):
+    study = study_of(optimizer=optimizer, space=SearchSpace(**space))
+    assert left_by(tmp_path, 2, study) == left_by(tmp_path, 1, study)

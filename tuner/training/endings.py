@@ -26,6 +26,10 @@ class RankFailed(Exception):
         self.state = state
 
 
+class RankOutOfMemory(RankFailed, MemoryError):
+    """The same, where memory ended there."""
+
+
 def ending(error: Exception) -> tuple[State, str]:
     """How a trial ends by an error of the user's code. Raises the error again when it is the machine's.
 

@@ -12,7 +12,8 @@ others are in, or come to next, with FAILED.
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -25,9 +26,12 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from tuner.errors import GangLost, TunerError
+from tuner.failpoints import failpoint
 
 PIECE = 1 << 28  # bytes of a large payload that are sent at a time
+HEAD = 8  # bytes of what a rank says in a control exchange that hold its flag
 LOOK_SECONDS = 1.0  # between two looks at what others may have left in the store
+MEETING_SECONDS = 3.0  # within which all ranks notice that they lost the same one
 
 
 class Flag(IntEnum):
@@ -144,25 +148,59 @@ class Gang:
         return heard
 
     def ask_to_stop(self) -> None:
-        """Have rank 0 save and end, wherever it is."""
+        """Have all ranks save and end, wherever they are."""
         if not self.asked_to_stop:
             self.asked_to_stop = True
-            self.store.set("stop", "1")
+            with _lost("the store of the gang is gone"):
+                self.store.set("stop", "1")
 
     def stops(self, own: Callable[[], bool]) -> Callable[[], bool]:
-        """At rank 0: whether it was told to end, or another rank was. Asked often; the store now and then."""
+        """Whether this rank was told to end, or another one was. Asked often; the store now and then.
+
+        Within an update it is decided by all in an exchange instead, because each looks at another moment.
+        """
 
         def stop() -> bool:
+            if own():  # asked always: it may be a sign of life, too
+                self.ask_to_stop()
             now = time.monotonic()
             if not self.asked_to_stop and now - self._looked > LOOK_SECONDS:
                 self._looked = now
                 with _lost("the store of the gang is gone"):
                     self.asked_to_stop = bool(self.store.check(["stop"]))
-            return self.asked_to_stop or own()
+            return self.asked_to_stop
 
         return stop
 
     # Exchanges of all ranks
+
+    @contextmanager
+    def exchanging(self) -> Iterator[None]:
+        """Around each exchange: raises GangLost, with the ranks that do not answer, where it fails.
+
+        It fails at once where a process ended, whose connections are closed, and after the timeout where one hangs.
+        """
+        try:
+            yield
+        except (dist.DistError, RuntimeError) as error:
+            said = str(error).partition("\n")[0][:200]
+            raise GangLost(f"{self._missing()} ({said})") from error
+
+    def _missing(self) -> str:
+        """Which ranks are gone or hang, in words: all others meet here, because they miss the same ones."""
+        others = [rank for rank in range(self.world) if rank != self.rank]
+        end = time.monotonic() + MEETING_SECONDS
+        try:
+            self.store.set(f"lost-{self.rank}", "1")
+            while len(others) > 1 and time.monotonic() < end:
+                others = [rank for rank in others if not self.store.check([f"lost-{rank}"])]
+                time.sleep(0.02)
+        except (dist.DistError, RuntimeError):
+            return "a rank of the gang is gone, and so is its store"
+        if not others:
+            return "the ranks of the gang have lost one another"
+        which = f"rank {others[0]}" if len(others) == 1 else f"one of the ranks {', '.join(map(str, others))}"
+        return f"{which} of the gang ended, or did not answer in time"
 
     def share(self, slices: int) -> range:
         """The slices of this rank: they follow one another, and are a subtree of `tree_sum`."""
@@ -171,7 +209,7 @@ class Gang:
 
     def open(self, payload: int) -> None:
         """Fix how many bytes each rank may say in a control exchange besides its flag, for a whole trial."""
-        self._size = 1 + payload
+        self._size = HEAD + -(-payload // HEAD) * HEAD  # so that what each rank says can be read as float64
 
     def exchanged(self, flag: Flag, payload: torch.Tensor | None = None) -> torch.Tensor:
         """What each rank says now: uint8 [world, payload], with zeros behind what it says.
@@ -181,22 +219,24 @@ class Gang:
         mine = torch.zeros(self._size, dtype=torch.uint8)
         mine[0] = int(flag)
         if payload is not None:
-            mine[1 : 1 + len(payload)] = payload
+            mine[HEAD : HEAD + len(payload)] = payload
         said = torch.empty(self.world * self._size, dtype=torch.uint8)
-        with _lost("a rank of the gang is gone"):
+        failpoint("gang-exchange")
+        with self.exchanging():
             all_gather(said, mine, group=self.control)
+        failpoint("gang-exchanged")
         rows = said.view(self.world, self._size)
         decided = Flag(int(rows[:, 0].max()))
-        self.leaving = decided if decided in (Flag.PAUSE, Flag.STOP) else self.leaving
+        self.leaving = max(decided, self.leaving) if decided in (Flag.PAUSE, Flag.STOP) else self.leaving
         self.asked_to_stop |= decided is Flag.STOP
         if decided is Flag.FAILED and flag is not Flag.FAILED:
             raise MateFailed("another rank of the gang has failed")
-        return rows[:, 1:]
+        return rows[:, HEAD:]
 
     def all_of(self, data: bytes) -> list[bytes]:
         """A few bytes of each rank, for all."""
         sizes = torch.empty(self.world, dtype=torch.int64)
-        with _lost("a rank of the gang is gone"):
+        with self.exchanging():
             all_gather(sizes, torch.tensor([len(data)]), group=self.control)
             longest = int(sizes.max())
             mine = torch.zeros(longest, dtype=torch.uint8)
@@ -209,7 +249,7 @@ class Gang:
     def gathered(self, data: bytes) -> list[bytes]:
         """What each rank says, at rank 0; nothing elsewhere. Any number of bytes."""
         sizes = [int(size) for size in self.all_of(str(len(data)).encode())]
-        with _lost("a rank of the gang is gone"):
+        with self.exchanging():
             if self.rank:
                 for piece in _pieces(_bytes(data)):
                     dist.send(piece, 0, group=self.control)
@@ -222,7 +262,7 @@ class Gang:
                 found.append(room.numpy().tobytes())
         return found
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """At rank 0: a large payload for all others, who call `received`."""
         self._broadcast(_bytes(data))
 
@@ -231,7 +271,7 @@ class Gang:
         return self._broadcast(None).numpy().tobytes()
 
     def _broadcast(self, data: torch.Tensor | None) -> torch.Tensor:
-        with _lost("a rank of the gang is gone"):
+        with self.exchanging():
             size = torch.tensor([0 if data is None else len(data)])
             dist.broadcast(size, 0, group=self.control)
             room = torch.empty(int(size), dtype=torch.uint8) if data is None else data
@@ -244,7 +284,7 @@ class Gang:
 all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
-class _lost:  # noqa: N801 - reads as a statement
+class _lost(AbstractContextManager[None]):  # noqa: N801 - reads as a statement
     """An error of torch.distributed within the block is that the gang is lost; what `words` say comes first."""
 
     def __init__(self, words: str) -> None:
@@ -258,8 +298,10 @@ class _lost:  # noqa: N801 - reads as a statement
             raise GangLost(f"{self.words}: {str(error).partition(chr(10))[0][:200]}") from error
 
 
-def _bytes(data: bytes) -> torch.Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+def _bytes(data: bytes | memoryview) -> torch.Tensor:
+    if not data:
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.frombuffer(data if isinstance(data, memoryview) else bytearray(data), dtype=torch.uint8)
 
 
 def _pieces(data: torch.Tensor) -> Sequence[torch.Tensor]:

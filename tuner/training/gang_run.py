@@ -1,31 +1,33 @@
 """A trial that the ranks of a gang train together: rank 0 has it as any trial, and the others follow.
 
-Rank 0 tells what is done next, a command; each rank does it, and then reports how that went. So an error on any rank is
-that of the trial, and all ranks are at the same place again.
+All ranks hold the whole model and the whole state of the optimizer, with the same bits, and make the same steps of it;
+only slices and evaluations are shared out. So rank 0 alone saves, and a saved state says nothing of the number of
+ranks.
 """
 
 import io
-import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from tuner.design.trial import Trial
-from tuner.errors import GangLost, Paused
-from tuner.records import State
+from tuner.errors import DeviceLost, GangLost, StudyChanged, TunerError
+from tuner.records import Claim, Promises, Recorder, TrialUpdate
 from tuner.training.alone import Alone
-from tuner.training.checkpoints import state_in, write_state_to
+from tuner.training.checkpoints import write_state_to
 from tuner.training.compiled import start_afresh
-from tuner.training.denormals import denormals_as_zero
-from tuner.training.determinism import settle_determinism
-from tuner.training.endings import RankFailed, ending
+from tuner.training.engine import Measured, OnStep
+from tuner.training.evaluation import Tally
 from tuner.training.gang import Flag, Gang, MateFailed
-from tuner.training.randomness import callers_generators_restored
+from tuner.training.gang_command import Said, command
+from tuner.training.gang_sums import payload_of
 from tuner.training.setup import TrainingSetup
+from tuner.training.supervisor import Supervisor
+from tuner.training.tensor_digests import digest_of_tensors
 from tuner.training.trial_run import TrialRun
 
 Encode = Callable[[Trial], str]
-Decode = Callable[[str], Trial]
 
 
 class GangRun(TrialRun):
@@ -36,14 +38,31 @@ class GangRun(TrialRun):
     def __init__(self, setup: TrainingSetup, trial: Trial, gang: Gang) -> None:
         super().__init__(setup, trial)
         self.gang = gang
-        gang.open(max(len(self.parameters), 8 * (self.rule.slices // gang.world)))
+        gang.open(payload_of(len(self.parameters), self.rule.slices // gang.world))
+
+    def note_initial(self) -> None:
+        """As that of a trial alone; what it compiles is compiled anew."""
+        if self.compiler:
+            start_afresh()
+        super().note_initial()
+
+    def say_initial(self, said: Said) -> None:
+        """Say from what the trial starts: all ranks have to start from the same."""
+        said.same |= {"initial weights": self.initial, "loss of the first batch": self.first_loss}
+
+    def say_state(self, said: Said) -> None:
+        """Say what the trial is now, as a checksum: all ranks have to have the same."""
+        said.same["state"] = f"step {self.step}, {state_checksum(self)}"
 
     def stops(self) -> bool:
         """Whether all leave now, because one was told to end."""
         return self.gang.leaving is Flag.STOP
 
     def advance_together(self, until: int, wish: Callable[[], Flag]) -> bool:
-        """Train up to step `until` or to where a rank wishes to leave; whether that was to stop."""
+        """Train up to step `until` or to where a rank wishes to leave; whether that was to stop.
+
+        Raises MateFailed where another rank has failed.
+        """
         gang = self.gang
         gang.leaving, gang.wish = Flag.GO, wish
         try:
@@ -63,6 +82,7 @@ class LeadRun(GangRun):
     def __init__(self, engine: "Ganged", trial: Trial) -> None:
         super().__init__(engine.setup, trial, engine.gang)
         self.engine = engine
+        self._agreed_at = 0  # the step at which all ranks were seen to have the same state
 
     def fresh(self) -> "LeadRun":
         """The same trial at its first step, on all ranks."""
@@ -70,11 +90,14 @@ class LeadRun(GangRun):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, on all ranks."""
-        with self.engine.command("load"):
-            file = io.BytesIO()
-            write_state_to(file, state)
-            self.gang.send(file.getvalue())
+        file = io.BytesIO()
+        write_state_to(file, state)  # before the others wait for it
+        with command(self.gang, "load") as said:
+            self.gang.send(file.getbuffer())
+            del file
             super().load(state)
+            self.say_state(said)
+        self._check_alike(said)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
         """As that of a trial alone; leaves an update later where it is to stop or to pause."""
@@ -83,9 +106,38 @@ class LeadRun(GangRun):
             return False
         if stop():
             return True
-        with self.engine.command("advance", until=until):
+        self._agreed_at = -1
+        with command(self.gang, "advance", until=until):
             stopped = self.advance_together(until, lambda: Flag.STOP if stop() else Flag(int(pause())))
         return stopped
+
+    def evaluated(self) -> tuple[Measured, list[Tally]]:
+        """As that of a trial alone. Raises Interrupted where any rank was told to stop."""
+        with command(self.gang, "evaluate") as said:
+            self.say_state(said)
+            found = super().evaluated()
+        self._check_alike(said)
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What is saved: rank 0's, once all ranks are known to have the same."""
+        if self._agreed_at != self.step:
+            with command(self.gang, "compare") as said:
+                self.say_state(said)
+            self._check_alike(said)
+        return super().state()
+
+    def _check_alike(self, said: Said) -> None:
+        """Raise GangLost where ranks have drifted apart: what rank 0 holds may be wrong, too, and is not saved."""
+        others = said.differing("state")
+        if not others:
+            self._agreed_at = self.step
+            return
+        raise GangLost(
+            f"{ranks_in_words(others)} of the gang came to other weights than rank 0 by step {self.step:,} of trial "
+            f"{self.trial.number}: a fault of the hardware, or code whose result depends on the process or the time "
+            "(loss(), augment(), the data); nothing that was trained since the last commit is kept"
+        )
 
 
 class Ganged(Alone):
@@ -96,93 +148,70 @@ class Ganged(Alone):
         self.gang = gang
         self.encode = encode
 
+    @property
+    def promises(self) -> Promises:
+        """Those of a trial alone; ranks and groups exclude each other."""
+        return replace(super().promises, fusing=False)
+
+    def trainer(self, recorder: Recorder, on_step: OnStep) -> Supervisor:
+        """A supervisor of trials that all ranks train together, one at a time."""
+        return GangSupervisor(self, recorder, on_step)
+
     def trainee(self, trial: Trial) -> LeadRun:
-        """The trial before its first step, on all ranks."""
-        with self.command("begin", trial=self.encode(trial)):
-            run = LeadRun(self, trial)
-            if run.compiler:
-                start_afresh()
+        """The trial before its first step, on all ranks. Raises StudyChanged where one would start from another."""
+        with command(self.gang, "begin", trial=self.encode(trial)) as said:
+            run = self.made(trial)
             run.note_initial()
+            run.say_initial(said)
+        for what in said.same:
+            others = said.differing(what)
+            if others:
+                raise StudyChanged(
+                    f"{ranks_in_words(others)} of the gang have another {what} than rank 0, in trial {trial.number} of "
+                    f"{self.setup.study.name}: {type(self.setup.workload).__name__} makes something of the process, "
+                    "the time or the machine; draw from global generators only, and give all machines the same files"
+                )
         return run
 
-    @contextmanager
-    def command(self, do: str, **fields: object) -> Iterator[None]:
-        """Tell the others to do what the block does here. Raises the error of this rank, or of another one."""
-        self.gang.tell(do, **fields)
-        failure: Exception | None = None
+    def made(self, trial: Trial) -> LeadRun:
+        """The trial before its first step, at rank 0."""
+        return LeadRun(self, trial)
+
+
+class GangSupervisor(Supervisor):
+    """A supervisor whose trials end on all ranks."""
+
+    def __init__(self, engine: Ganged, recorder: Recorder, on_step: OnStep) -> None:
+        super().__init__(engine, recorder, on_step)
+        self.gang = engine.gang
+
+    def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
+        """As that of a trial alone. Afterwards no rank holds anything of it."""
         try:
-            yield
-        except GangLost:
+            updates = super().train(claims)
+        except DeviceLost:  # of this rank or another one, or of the gang: no process of it goes on
             raise
-        except Exception as error:
-            failure = error
-        reports = self.gang.gathered(b"{}")
-        if failure is not None and not isinstance(failure, MateFailed):
-            raise failure
-        for rank, report in enumerate(reports):
-            told = json.loads(report)
-            if told:
-                raise _error_of(rank, told)
+        except Exception:
+            with suppress(TunerError):
+                self._rest()
+            raise
+        self._rest()
+        return updates
+
+    def _rest(self) -> None:
+        with command(self.gang, "rest"):
+            pass
 
 
-def _error_of(rank: int, told: Mapping[str, Any]) -> Exception:
-    text = f"on rank {rank}: {told['text']}"
-    return RankFailed(State(told["state"]), text) if told["state"] else Paused(text)
+def ranks_in_words(ranks: Sequence[int]) -> str:
+    """Like "rank 2" or "ranks 1 and 3"."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
 
 
-def report_of(error: Exception | None) -> bytes:
-    """What a rank that follows says at the end of a command."""
-    if error is None or isinstance(error, MateFailed):
-        return b"{}"
-    try:
-        state, text = ending(error)
-    except Exception as machines:
-        return json.dumps({"state": "", "text": str(machines)}).encode()
-    return json.dumps({"state": state.value, "text": text}).encode()
-
-
-class Follower:
-    """What a rank other than 0 does: as it is told. stop: whether this process was told to end."""
-
-    def __init__(self, gang: Gang, stop: Callable[[], bool], decode: Decode) -> None:
-        self.gang = gang
-        self.stop = stop
-        self.decode = decode
-        self.run: GangRun | None = None
-
-    def follow(self, setup: TrainingSetup) -> dict[str, Any]:
-        """Train the trials of a study; returns the first command that is none of a trial."""
-        device = setup.device
-        with callers_generators_restored(device), denormals_as_zero(device), setup.loading():
-            while True:
-                told = self.gang.hear(self.stop)
-                do = getattr(self, f"_{told['do']}", None)
-                if do is None:
-                    return told
-                failure: Exception | None = None
-                try:
-                    do(setup, told)
-                except GangLost:
-                    raise
-                except Exception as error:
-                    failure = error
-                self.gang.gathered(report_of(failure))
-
-    def _begin(self, setup: TrainingSetup, told: Mapping[str, Any]) -> None:
-        trial = self.decode(told["trial"])
-        settle_determinism(setup, trial)
-        self.run = GangRun(setup, trial, self.gang)
-        if self.run.compiler:
-            start_afresh()
-        self.run.note_initial()
-
-    def _load(self, setup: TrainingSetup, told: Mapping[str, Any]) -> None:
-        content = self.gang.received()
-        if self.run is not None:
-            self.run.load(state_in(content))
-
-    def _advance(self, setup: TrainingSetup, told: Mapping[str, Any]) -> None:
-        if self.run is not None:
-            self.run.advance_together(told["until"], lambda: Flag.STOP if self.stop() else Flag.GO)
-            self.run.losses, self.run.norms = [], []
-            self.run.totals.clear()
+def state_checksum(run: TrialRun) -> str:
+    """A digest of all that the rest of a trial depends on."""
+    state = run.optimizer.state_dict()["state"]
+    tensors = {f"{at}.{name}": one for at, held in state.items() for name, one in held.items() if hasattr(one, "shape")}
+    return digest_of_tensors(tensors | dict(run.model.state_dict()))
