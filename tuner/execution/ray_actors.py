@@ -2,7 +2,8 @@
 
 The actors of a gang have a placement group, so that all of them have a place or none has. Rank 0 is a seat like any
 other, whose coordinator listens for the other ranks; where it listens is passed on to them. Ray starts none of them
-again: no rank can go on without the others, so the seat ends with the first that does, and the command asks for another.
+again: no rank can go on without the others, so the seat ends with the first that does, and the command asks for a new
+one.
 """
 
 import json
@@ -41,7 +42,10 @@ class Call:
 
 
 class SeatActors:
-    """The actors of a seat, rank 0 first. reach: whence rank 0 has to be reached by the others; "" where it is alone."""
+    """The actors of a seat, rank 0 first.
+
+    reach: whence rank 0 has to be reached by the others; "" where it is alone.
+    """
 
     def __init__(self, actors: Sequence[Any], group: PlacementGroup | None = None, reach: str = "") -> None:
         self.head, *self.mates = actors

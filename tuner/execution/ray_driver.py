@@ -222,7 +222,7 @@ class _Driver:
                 ray.kill(self.spare.pop(), no_restart=True)
 
     def do_start(self, seat: int, each: Message, order: str, threads: int, name: str) -> None:
-        """Start the actors of a seat. Ray starts a worker again elsewhere, with the same order, where it or its node dies.
+        """Start the actors of a seat. A worker is started again by Ray, with the same order, where it or its node dies.
 
         each: `cpus` and `gpus` of each of `world` ranks; `packed`: whether they have room on one node.
         """

@@ -225,33 +225,31 @@ def _waiting(message: Message) -> str:
     """What seats without a place wait for, in words."""
     free, count, each = message["free"], len(message["seats"]), message["each"]
     seat = Seat(0, each["cpus"], each["gpus"], each["world"])
-    rank, wait = ("each rank", "all at once") if seat.world > 1 else ("each", "")
-    who = (
-        f"{count} {seat.holder.replace('gang', 'gangs')}"
-        if seat.world > 1 and count > 1
-        else counted(count, seat.holder)
-    )
     there = f"free are {free['cpus']:g} CPUs and {free['gpus']:g} GPUs in all"
-    return " ".join(filter(None, (who, f"wait{'s' * (count == 1)} for {seat.words} {rank}", wait))) + f"; {there}"
+    if seat.world == 1:
+        return f"{counted(count, seat.holder)} wait for {seat.words} each; {there}"
+    who = f"{count} gangs of {seat.world}" if count > 1 else f"a {seat.holder}"
+    return f"{who} wait{'s' * (count == 1)} for {seat.words} for each rank, all at once; {there}"
 
 
 def _refuse_infeasible(seat: Seat, nodes: Sequence[Message], *, grows: bool) -> None:
-    """Raise InputError where no node could ever have such a seat, or all nodes too few, and none can be added."""
+    """Raise InputError where no node could ever have such a seat, or all nodes too few ranks, and none can be added."""
     if seat.world > 1 and not (seat.cpus or seat.gpus):
         raise InputError("--cpus 0 and --gpus 0 reserve no place for a rank of a gang; say what each rank needs")
     if grows:
         return
     there = ", ".join(f"{one['name']} has {one['cpus']:g} CPUs and {one['gpus']:g} GPUs" for one in nodes)
+    whose = "a worker" if seat.world == 1 else f"a rank of a {seat.holder}"
     if not any(node["cpus"] >= seat.cpus and node["gpus"] >= seat.gpus for node in nodes):
         raise InputError(
-            f"no node of the Ray cluster has {seat.words} for {'a rank of ' * (seat.world > 1)}a {seat.holder}: {there}; "
-            "say less with --cpus and --gpus, or add nodes that have them"
+            f"no node of the Ray cluster has {seat.words} for {whose}: {there}; say less with --cpus and --gpus, or "
+            "add nodes that have them"
         )
     ranks = sum(_room(seat, node) for node in nodes)
     if seat.world > 1 and ranks < seat.world:
         raise InputError(
-            f"a {seat.holder} needs {seat.words} for each rank, and the Ray cluster has room for {ranks} of "
-            f"{seat.world} ranks: {there}; say a smaller --gang, or less with --cpus and --gpus, or add nodes"
+            f"a {seat.holder} needs {seat.words} for each rank, and the Ray cluster has room for "
+            f"{counted(ranks, 'rank')}: {there}; say a smaller --gang, or less with --cpus and --gpus, or add nodes"
         )
 
 

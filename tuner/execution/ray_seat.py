@@ -25,6 +25,7 @@ from tuner.execution.fork_server import MATE, SEAT, ForkedWorker, SharedForkServ
 from tuner.execution.shipping import unpacked
 from tuner.signals import blocked
 
+_ray: Any = ray  # some of what is used is not typed
 DIED: dict[str, Any] = {"is": "outcome", "how": "died"}
 LOOPBACK, NODE = "127.0.0.1", "node"  # whence rank 0 of a gang is reached: from its own machine, or from any node
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # the user's own are kept
@@ -156,7 +157,7 @@ def _sockets_on(reach: str) -> str:
     """Have torch.distributed of this actor's processes use the network with that address; the address of this node."""
     if not reach:
         return ""
-    host = str(ray.util.get_node_ip_address()) if reach != LOOPBACK else LOOPBACK
+    host = LOOPBACK if reach == LOOPBACK else str(_ray.util.get_node_ip_address())
     interface = system.interface_of(host)
     if interface:
         for name in _INTERFACES:

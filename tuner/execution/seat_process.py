@@ -124,10 +124,14 @@ class _RankZero(WorkerHandle):
 
     why = ""  # another rank has ended, if one has
 
+    def end_words(self) -> str:
+        """Which rank ended and how, in words."""
+        return self.why or f"rank 0 of its gang {exit_words(self.exit_code)}"
+
     def restart(self) -> None:
         """Raise _SeatLost: its claims are given back already."""
         self.claims, self.busy = {}, False
-        raise _SeatLost(self.why or f"rank 0 of a gang: its worker {exit_words(self.process.returncode or 0)}")
+        raise _SeatLost(self.end_words())
 
 
 class _OneWorker:
@@ -168,8 +172,9 @@ class _OneWorker:
     def _started(self, setup: Setup) -> WorkerHandle:
         if not self.order.host:
             return WorkerHandle(setup, self._fork_server())
-        worker = _RankZero(setup, self._fork_server(), ranks=Ranks(self.order.host))
-        self.channel.send("spot", spot=worker.spot.as_json())
+        worker = _RankZero(setup, self._fork_server(), Ranks(self.order.host))
+        if worker.spot is not None:
+            self.channel.send("spot", spot=worker.spot.as_json())
         return worker
 
     def _fork_server(self) -> ForkServer | None:

@@ -233,4 +233,3 @@ class _Pipes:
 
 def _asked_for(code: int | None) -> bool:
     return code == signals.EXIT_CODE or (code is not None and -code in signals.STOPPING)
-
