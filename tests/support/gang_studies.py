@@ -6,16 +6,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+
 from support.bench import Heard
 from support.gangs import hosted_store
 from support.patience import wait_for
-
 from tuner import failpoints
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -62,6 +63,7 @@ class GangBench:
     workload: Workload
     trials: list[Trial] | None = None
     seconds: float = SECONDS
+    ending: float = ENDING
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,40 +88,15 @@ class GangBench:
         """Train what is left of the study by so many ranks, each a process; changed: what a rank has instead."""
         self.folder.mkdir(exist_ok=True, parents=True)
         store, port = hosted_store()
-        fork = multiprocessing.get_context("fork")
-        pipes = [fork.Pipe(duplex=False) for _ in range(world)]
-        processes = []
+        lives = []
         for rank in range(world):
             bench = (changed or {}).get(rank, self)
-            how = (stops or {}).get(rank, never), (armed or {}).get(rank, "")
             spot = Spot(rank, world, port=port) if world > 1 else None
-            processes.append(fork.Process(target=_life, args=(bench, spot, *how, pipes[rank][1])))
-        for process in processes:
-            process.start()
-        for _, ours in pipes:
-            ours.close()
-        answers: list[Any] = [None] * world
-        left = set(range(world))
-        waited: list[float] = []
-
-        def all_ended() -> bool:
-            for rank in sorted(left):
-                if pipes[rank][0].poll(0.01):
-                    answers[rank] = answers[rank] or _received(pipes[rank][0])
-                if not processes[rank].is_alive():
-                    left.discard(rank)
-                    waited.append(time.monotonic())
-            if waited and left and time.monotonic() - waited[0] > ENDING + self.seconds:
-                for rank in left:
-                    processes[rank].kill()
-            return not left
-
-        wait_for(all_ended, moves=lambda: len(left))
+            lives.append(Life(bench, spot, (stops or {}).get(rank, never), (armed or {}).get(rank, "")))
+        killed = Killer(lives, self.ending)
+        wait_for(killed.all_ended, moves=lambda: len(killed.left))
         del store
-        return [
-            Ended(process.exitcode or 0, *(answer or ("", "")))
-            for process, answer in zip(processes, answers, strict=True)
-        ]
+        return [life.ended() for life in lives]
 
     def meaning(self) -> list[Any]:
         """All that the trials leave behind, to the last bit; nothing is wrong with what is recorded."""
@@ -142,15 +119,47 @@ class GangBench:
             return list(ledger.trials(ledger.study("tiny", self.study.name).study_id))
 
 
+class Life:
+    """A forked process that is a rank, or that trains alone."""
+
+    def __init__(self, bench: GangBench, spot: Spot | None, stop: Callable[[], bool], armed: str) -> None:
+        fork = multiprocessing.get_context("fork")
+        self.answers, theirs = fork.Pipe(duplex=False)
+        self.process = fork.Process(target=_life, args=(bench, spot, stop, armed, theirs))
+        self.process.start()
+        theirs.close()
+        self.answer: tuple[str, str, list[Any]] | None = None
+
+    def is_over(self) -> bool:
+        if self.answer is None and self.answers.poll(0.01):
+            with suppress(EOFError):
+                self.answer = self.answers.recv()
+        return not self.process.is_alive()
+
+    def ended(self) -> Ended:
+        self.is_over()
+        return Ended(self.process.exitcode or 0, *(self.answer or ("", "", [])))
+
+
+class Killer:
+    """Ends the others so many seconds after the first one has ended, as a coordinator does."""
+
+    def __init__(self, lives: list[Life], seconds: float) -> None:
+        self.left, self.seconds, self.first = list(lives), seconds, 0.0
+
+    def all_ended(self) -> bool:
+        left = [life for life in self.left if not life.is_over()]
+        if len(left) < len(self.left):
+            self.first = self.first or time.monotonic()
+        self.left = left
+        if self.first and time.monotonic() > self.first + self.seconds:
+            for life in left:
+                life.process.kill()
+        return not left
+
+
 def _content(root: Path, kept: Any) -> Any:
     return (read_weights if kept.kind == "best" else read_state)(root, kept)
-
-
-def _received(pipe: Connection) -> Any:
-    try:
-        return pipe.recv()
-    except EOFError:
-        return None
 
 
 def _life(bench: GangBench, spot: Spot | None, stop: Callable[[], bool], armed: str, answers: Connection) -> None:

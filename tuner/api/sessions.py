@@ -25,7 +25,8 @@ class MachineOptions(TypedDict, total=False):
     """Further options of every function that trains, as on the command line.
 
     device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one. threads: torch's threads in each process.
-    workers_per_gpu: processes that may share one GPU. stall_seconds: a worker without a step for so long is replaced.
+    workers_per_gpu: processes that may share one GPU. gang: how many processes train each trial together, a power of
+    two; of which `workers` is then the number of gangs. stall_seconds: a worker without a step for so long is replaced.
     fuse: how many trials train as one stacked model, "auto" or "off". profile: "exact" keeps the bits of each trial
     alone. keep_bytes: room for the checkpoints of a study. allow_changed_code: continue a study whose code changed.
     allow_inexact: take steps over from trials that were trained under other Numerics. engine: what starts workers
@@ -35,6 +36,7 @@ class MachineOptions(TypedDict, total=False):
     device: str | None
     threads: int
     workers_per_gpu: int
+    gang: int
     stall_seconds: float
     fuse: Fuse
     profile: Profile
@@ -58,7 +60,7 @@ def opened_stage(
     stage: Stage, options: SessionOptions, display: Display, *, dry_run: bool = False
 ) -> Iterator[Session]:
     """As `opened`, of a stage that is known. Raises InputError for workers without a study file."""
-    if stage.file is None and options.workers is not None:
+    if stage.file is None and (options.workers is not None or options.gang > 1):
         raise InputError(
             "each worker process loads the study file, and this campaign was passed as an object: write it to a "
             f"file (in a notebook: %%writefile {stage.name}.py) and pass the path, or train with workers=1"

@@ -57,7 +57,7 @@ def print_studies(*plans: Plan, price: HourlyPrice | None = None) -> None:
     """Trials, steps, time, disk and, where the price of an hour is given, cost of studies that were not started."""
     console().print(_table_of_plans(plans, price))
     if price is not None:
-        say(cost_words(price, sum(plan.seconds for plan in plans)))
+        say(cost_words(price, sum(map(process_seconds, plans)), ranks_of(plans)))
     for plan in plans:
         if words := plan.study.slices_in_words:
             say(f"{plan.study.name}: each batch is computed in {words}")
@@ -77,6 +77,16 @@ def print_studies(*plans: Plan, price: HourlyPrice | None = None) -> None:
     _say_precisions(plans)
     _say_compiling(plans)
     _say_memory(plans)
+    say_gang(plans)
+
+
+def say_gang(plans: Sequence[Plan]) -> None:
+    """What a gang takes, and whether it is the better way, for the study that takes longest."""
+    longest = max(plans, key=lambda plan: plan.seconds)
+    if longest.price.gang is not None:
+        study = longest.study
+        for words in longest.price.gang.words(study.name, len(longest.trials), study.budget.max_train_steps):
+            say(words)
 
 
 def _say_saved(plans: Sequence[Plan]) -> None:
@@ -88,12 +98,23 @@ def _say_saved(plans: Sequence[Plan]) -> None:
         )
 
 
-def cost_words(price: HourlyPrice, seconds: float) -> str:
-    """What work that is planned will cost, however many workers share it."""
+def cost_words(price: HourlyPrice, seconds: float, ranks: int = 1) -> str:
+    """What work that is planned will cost, however many workers share it. ranks: of a gang, which cost as much each."""
+    counted = f"; each of the {ranks} processes of a gang counts" if ranks > 1 else ""
     return (
-        f"cost: {price.about(seconds)}, an estimate from the times; several workers share the work and cost as much "
-        "together, and more where they wait or start"
+        f"cost: {price.about(seconds)}, an estimate from the times{counted}; several workers share the work and cost "
+        "as much together, and more where they wait or start"
     )
+
+
+def ranks_of(plans: Sequence[Plan]) -> int:
+    """How many processes train each trial of these plans."""
+    return max(plan.price.ranks for plan in plans)
+
+
+def process_seconds(plan: Plan) -> float:
+    """Estimated time of all processes that train: of one, or of each rank of a gang, with its exchanges."""
+    return plan.price.process_seconds(plan.steps, plan.evaluation_seconds, plan.compile_seconds)
 
 
 def say_dry_run(plans: Sequence[Plan]) -> None:
@@ -167,7 +188,7 @@ def _table_of_plans(plans: Sequence[Plan], price: HourlyPrice | None = None) -> 
         "ms/step": [f"{plan.price.step_ms:.3g}" for plan in plans],
         "ms/evaluation": [f"{plan.price.evaluation_ms:.3g}" for plan in plans],
         "time": [readable_seconds(plan.seconds) for plan in plans],
-        **({} if price is None else {"cost": [amount_words(price.of(plan.seconds)) for plan in plans]}),
+        **({} if price is None else {"cost": [amount_words(price.of(process_seconds(plan))) for plan in plans]}),
         "disk": [readable_bytes(plan.checkpoint_bytes) for plan in plans],
     }
     if not any(plan.saved_steps for plan in plans):

@@ -138,6 +138,15 @@ Workers = Annotated[
 WorkersPerGpu = Annotated[
     int, typer.Option(min=1, help="How many worker processes may share a GPU.", rich_help_panel=MACHINE)
 ]
+Gang = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Train each trial in N processes together, its slices shared among them: a power of two. The results are "
+        "the same bits.",
+        rich_help_panel=MACHINE,
+    ),
+]
 EngineName = Annotated[
     str | None,
     typer.Option(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tuner.cli.given import command
-from tuner.cli.launch import cost_words
+from tuner.cli.launch import cost_words, say_gang
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.sessions import open_session
 from tuner.cli.stages import print_chain_prices, print_stage_prices
@@ -108,7 +108,7 @@ def _print_table(session: Session, planned: Sequence[PlannedRound], hourly: Hour
             str(one.number), _points(one), str(one.trials), f"{one.max_train_steps:,}",
             *[first.study.in_epochs(one.max_train_steps)] * epochs, f"{one.relevance:.0%}", f"{one.steps:,}",
             f"{one.steps / total:.0%}", readable_seconds(_seconds(session, one, price)),
-            *[amount_words(hourly.of(_seconds(session, one, price))) for hourly in (hourly,) if hourly is not None],
+            *([] if hourly is None else [amount_words(hourly.of(_process_seconds(session, one, price)))]),
         )  # fmt: skip
     console().print(table)
     seconds = sum(_seconds(session, one, price) for one in planned)
@@ -117,7 +117,8 @@ def _print_table(session: Session, planned: Sequence[PlannedRound], hourly: Hour
         "inherited from shorter trials are not subtracted"
     )
     if hourly is not None:
-        say(cost_words(hourly, seconds))
+        say(cost_words(hourly, sum(_process_seconds(session, one, price) for one in planned), price.ranks))
+    say_gang([first])
     for one in planned:
         if one.patience:
             say(
@@ -137,5 +138,14 @@ def _points(one: PlannedRound) -> str:
 
 
 def _seconds(session: Session, one: PlannedRound, price: Price) -> float:
+    return one.trials * one.max_train_steps * price.step_ms / 1e3 + _evaluation_seconds(session, one, price)
+
+
+def _process_seconds(session: Session, one: PlannedRound, price: Price) -> float:
+    """The same of all processes that train a trial together."""
+    return price.process_seconds(one.trials * one.max_train_steps, _evaluation_seconds(session, one, price))
+
+
+def _evaluation_seconds(session: Session, one: PlannedRound, price: Price) -> float:
     evaluations = len(session.campaign.budget(one.max_train_steps).evaluation_steps)
-    return one.trials * (one.max_train_steps * price.step_ms + evaluations * price.evaluation_ms) / 1e3
+    return one.trials * evaluations * price.evaluation_ms / 1e3

@@ -10,7 +10,7 @@ from tuner.design.stages import Stage
 from tuner.design.study_file import declared_stage
 from tuner.errors import InputError
 from tuner.execution.engines import MOST_SEATS, check_needs
-from tuner.execution.machine import parsed_fuse
+from tuner.execution.machine import check_ranks, parsed_fuse
 from tuner.rounds.launch import Session
 from tuner.rounds.opening import SessionOptions, opened_session
 
@@ -43,6 +43,7 @@ def open_session(
         threads=where.threads,
         workers=workers,
         workers_per_gpu=where.workers_per_gpu,
+        gang=where.gang,
         stall_seconds=where.stall_timeout,
         fuse=parsed_fuse(where.fuse),
         profile=where.profile.value,
@@ -61,7 +62,7 @@ def open_session(
 
 def check_options(where: TrainingOptions) -> None:
     """Raise InputError for an option with a wrong value, before a study file is run."""
-    parsed_fuse(where.fuse)
+    check_ranks(where.gang, parsed_fuse(where.fuse))
     most = MOST_SEATS if where.engine else MOST_WORKERS
     parsed_workers(where.workers, most)
     check_needs(where.engine, where.cpus, where.gpus, where.device, where.workers_per_gpu)

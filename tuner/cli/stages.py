@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.stage_chain import chain_frame, recorded_stage
-from tuner.cli.launch import cost_words, print_studies, say_dry_run
+from tuner.cli.launch import cost_words, print_studies, process_seconds, ranks_of, say_dry_run
 from tuner.cli.options import Format
 from tuner.cli.output import console, emit_frame, readable_bytes, readable_seconds, say, show
 from tuner.cli.places import opened
@@ -78,7 +78,8 @@ def print_chain_prices(stages: Sequence[Stage], options: TrainingOptions, price:
     if len(priced) > 1:
         _print_all(priced)
         if price is not None:
-            say(cost_words(price, sum(plan.seconds for one in priced for plan in one.plans)))
+            plans = [plan for one in priced for plan in one.plans]
+            say(cost_words(price, sum(map(process_seconds, plans)), ranks_of(plans)))
     say_dry_run([plan for one in priced for plan in one.plans])
 
 
@@ -128,7 +129,7 @@ def _more_words(session: Session, lines: Sequence[Plan | Extremes], price: Hourl
 
 def _price_words(plans: Sequence[Plan], price: HourlyPrice | None) -> str:
     steps, seconds = sum(plan.steps for plan in plans), sum(plan.seconds for plan in plans)
-    cost = "" if price is None else f", about {amount_words(price.of(seconds))}"
+    cost = "" if price is None else f", about {amount_words(price.of(sum(map(process_seconds, plans))))}"
     return f"{steps:,} steps, about {readable_seconds(seconds)}{cost}"
 
 

@@ -23,6 +23,7 @@ from tuner.cli.options import (
     Expanded,
     Format,
     Fuse,
+    Gang,
     Gpus,
     KeepCheckpoints,
     LaunchedRound,
@@ -87,6 +88,7 @@ class TrainingOptions:
     threads: Threads = 1
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
+    gang: Gang = 1
     engine: EngineName = None
     cpus: Cpus = 1.0
     gpus: Gpus = 0.0

@@ -13,7 +13,7 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.workload import Workload
 from tuner.design.workload_checks import check_count
-from tuner.errors import DeclarationError, StudyChanged
+from tuner.errors import DeclarationError, InputError, StudyChanged
 
 
 def check_slices(workload: Workload, spaces: Iterable[SearchSpace]) -> None:
@@ -78,6 +78,54 @@ def check_micro_batches(study: Study, micro: int | None) -> None:
             f"shall be able to go on with a campaign, its class says slices = {_slices_for(batch_size, micro)} from "
             "the beginning: give this one another name"
         )
+
+
+def check_declared_gang(workload: Workload, gang: int) -> None:
+    """Raise InputError where the ranks of a gang cannot share the slices that a class declares.
+
+    Where their number follows from the batch size, `check_gang` looks at each size of a study.
+    """
+    if gang > 1 and workload.micro_batch_size is None and workload.slices in (None, 1):
+        raise InputError(_whole_batches(gang, type(workload).__name__))
+    if workload.slices is not None and workload.slices % gang:
+        raise InputError(_undivided(gang, workload.slices, f"{type(workload).__name__}.slices = {workload.slices}"))
+
+
+def check_gang(study: Study, gang: int) -> None:
+    """Raise InputError where some trial of a study cannot share its slices among so many ranks."""
+    if gang == 1:
+        return
+    if not study.slice_size:
+        if study.slices == 1:
+            raise InputError(_whole_batches(gang, "the workload's class"))
+        if study.slices % gang:
+            raise InputError(_undivided(gang, study.slices, f"the {study.slices} slices of {study.name}"))
+        return
+    sizes = _sizes(study.hyperparameters, study.fixed, "micro_batch_size") or [study.batch_size]
+    for batch_size in sizes:
+        slices = study.slices_of(Point.of({"batch_size": batch_size}))
+        if slices % gang:
+            where = f"batch_size = {batch_size} of {study.name}, cut into {slices} of {study.slice_size} examples"
+            raise InputError(_undivided(gang, slices, where))
+
+
+def _whole_batches(gang: int, named: str) -> str:
+    return (
+        f"--gang {gang} shares the slices of each batch among {gang} processes, and a batch is one slice here: write "
+        f"slices = {max(8, gang)} in {named}. That changes the bits of its trials once, for any number of processes, "
+        "so begin a campaign of another name with it"
+    )
+
+
+def _undivided(gang: int, slices: int, where: str) -> str:
+    """That the ranks cannot have as many slices each; and how many ranks could."""
+    largest = slices & -slices  # the largest power of two that divides them
+    return (
+        f"--gang {gang} needs as many slices for each of its {gang} ranks, which {where} "
+        f"{'is' if slices == 1 else 'are'} not; say "
+        f"{f'--gang {largest}' if largest > 1 else 'no --gang'}, or declare a multiple of {gang} slices in a campaign "
+        "of another name, since the bits of a trial depend on its slices"
+    )
 
 
 def _slices_for(batch_size: int, micro: int) -> int:

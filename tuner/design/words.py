@@ -221,6 +221,12 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "--keep-checkpoints": "honoured",
         "--allow-changed-code": "honoured",
         "--allow-inexact": "honoured",
+        "--gang": {
+            **dict.fromkeys(("lightning", "trainer"), "refused: `--workers` trains several trials at a time"),
+            "loop": "refused: in `train`: start the processes of a trial yourself",
+            "command": "refused: start the processes of a trial in the command",
+            "asking": _NO_COMMAND,
+        },
         "--fuse": "refused: a number; train several at a time by --workers. `auto` and `off` train one by one",
         "--profile": "refused: `fast`; say in your own code how exact its numbers are",
     }),
@@ -344,8 +350,13 @@ def _check_constant(workload: OwnLoop, given: Mapping[str, Any], searched: Colle
         )
 
 
-def check_machine(workload: OwnLoop, fuse: object, profile: str) -> None:
+def check_machine(workload: OwnLoop, fuse: object, profile: str, gang: int = 1) -> None:
     """Raise InputError for options that have no meaning to a training that is not ours."""
+    if gang > 1:
+        raise InputError(
+            f"--gang {gang} shares the slices of each batch among {gang} processes, and {_who(workload)} makes its own "
+            "batches and updates: leave it out; --workers trains several trials at a time"
+        )
     if isinstance(fuse, int):
         raise InputError(
             f"--fuse {fuse} trains trials as one stacked model, and {_who(workload)} trains each by itself: leave it "

@@ -58,7 +58,8 @@ class FusionPlanner:
 
     def __init__(self, job: Job, engine: Engine, recorder: Recorder, on_step: OnStep) -> None:
         machine = job.workload.machine
-        self.fuse: Fuse = machine.fuse if engine.promises.fusing or isinstance(machine.fuse, int) else "off"
+        fusing = (engine.promises.fusing and machine.gang == 1) or isinstance(machine.fuse, int)
+        self.fuse: Fuse = machine.fuse if fusing else "off"  # a gang trains one trial at a time
         self.worker_count = machine.worker_count or 1  # processes that train this study
         self.ledger = job.ledger
         self.row = job.row

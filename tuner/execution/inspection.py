@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from tuner.design.micro_batches import check_gang
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.words import ignored_words
 from tuner.errors import NotFusible
+from tuner.execution.gang_estimate import estimated_gang
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.fused.fusion import SLOW_STEP, check_some_alike, look_at, trials_that_fit
 from tuner.records import Price
@@ -37,8 +39,10 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
     room: whether the disk has room for the checkpoints of the trials that train at a time. fusion: see how the trials
     would train together. The other keywords are those of `Asked`.
 
-    Raises WorkloadError naming what is wrong with the workload, Paused where there is no room.
+    Raises WorkloadError naming what is wrong with the workload, InputError for a gang that cannot share the slices of
+    the study, Paused where there is no room.
     """
+    check_gang(study, loaded.machine.gang)
     engine = loaded.engine_for(study)
     if isinstance(loaded.workload, OwnLoop) and ("words",) not in loaded.inspected:
         loaded.inspected.add(("words",))
@@ -50,11 +54,19 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
         price=price,
         room_for=_trained_at_a_time(loaded, study) if room else 0,
         without_randomness=without_randomness,
+        gang=loaded.machine.gang,
     )
     found = engine.inspect(trials, asked)
     if found.price is not None and engine.promises.fusing:
-        found = replace(found, price=replace(found.price, together=_together(loaded, engine, trials, found.price)))
+        found = replace(found, price=_with_more_trials(loaded, engine, trials, found.price))
     return replace(found, fusion=_look_at_fusion(engine, trials)) if fusion else found
+
+
+def _with_more_trials(loaded: LoadedWorkload, engine: Engine, trials: Sequence[Trial], price: Price) -> Price:
+    """The price with what several trials take together, and several processes that train one of them."""
+    setup = cast(TrainingSetup, engine.setup)
+    together = _together(loaded, engine, trials, price)
+    return replace(price, together=together, gang=estimated_gang(setup, trials, price, loaded.machine))
 
 
 def _together(loaded: LoadedWorkload, engine: Engine, trials: Sequence[Trial], price: Price) -> int:
@@ -62,7 +74,7 @@ def _together(loaded: LoadedWorkload, engine: Engine, trials: Sequence[Trial], p
     alike = [trial for trial in trials if trial.shape_group == trials[0].shape_group]
     machine = loaded.machine
     slow = machine.fuse == "auto" and price.step_ms > 1e3 * SLOW_STEP  # which trains them one by one
-    if machine.fuse == "off" or slow or len(alike) < 2:
+    if machine.fuse == "off" or machine.gang > 1 or slow or len(alike) < 2:
         return 0
     try:
         check_some_alike(cast(TrainingSetup, engine.setup), alike)

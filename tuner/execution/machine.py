@@ -15,6 +15,8 @@ from tuner.training.settings import COMMIT_SECONDS, Profile
 LEASE_SECONDS = 120.0
 STALL_SECONDS = 1800.0  # a worker that makes no step for so long is replaced
 MOST_TRIALS = 1024  # of one group
+MOST_RANKS = 1024  # of one gang
+RANKS_PER_CORE = 4  # [P]: a gang that shares cores shows what more cores would do, and gains nothing
 Fuse = int | Literal["auto", "off"]
 
 
@@ -54,6 +56,7 @@ class Machine:
     commit_seconds: between durable commits of a trial in training.
     worker_count: how many processes share the trials of a study; None is as many as pay.
     workers_per_gpu: how many of these processes may share a GPU.
+    gang: how many processes, its ranks, train each trial together; 1: one process does. The bits are the same.
     stall_seconds: a worker process without a step for so long is replaced.
     claims_until: after this moment of the machine's monotonic clock no trial is begun, because training stops soon.
     """
@@ -69,6 +72,7 @@ class Machine:
     commit_seconds: float = COMMIT_SECONDS
     worker_count: int | None = 1
     workers_per_gpu: int = 1
+    gang: int = 1
     stall_seconds: float = STALL_SECONDS
     claims_until: float | None = None
     other_numerics: str = "mark"
@@ -108,18 +112,65 @@ def parsed_fuse(text: str) -> Fuse:
     return int(text)
 
 
+def check_ranks(gang: int, fuse: Fuse = "off") -> None:
+    """Raise InputError for a number of ranks that no gang can have, and for one whose trials shall train together."""
+    if not 1 <= gang <= MOST_RANKS or gang & (gang - 1):
+        raise InputError(
+            f"--gang is a power of two from 1 to {MOST_RANKS}, since gradients are added up in a tree, got {gang}"
+        )
+    if gang > 1 and isinstance(fuse, int) and fuse > 1:
+        raise InputError(
+            f"--fuse {fuse} trains {fuse} trials in one process, and --gang {gang} trains one trial in {gang} "
+            "processes: leave one of them out"
+        )
+
+
+def check_cores(gang: int, num_cores: int) -> str:
+    """What to tell of ranks that share cores; "" where each has its own. Raises InputError where far too many do."""
+    if gang > num_cores * RANKS_PER_CORE:
+        largest = 1 << (num_cores * RANKS_PER_CORE).bit_length() - 1
+        raise InputError(
+            f"--gang {gang}: this machine has {num_cores} core{'s' * (num_cores > 1)}, and more than {RANKS_PER_CORE} "
+            f"ranks on a core only wait for one another: say --gang {largest} at most"
+        )
+    if gang > num_cores:
+        return f"{gang} ranks share {num_cores} core{'s' * (num_cores > 1)}: a step takes longer than with fewer ranks"
+    return ""
+
+
 def worker_devices(machine: Machine, count: int, num_gpus: int) -> list[str | None]:
     """The device of each of `count` workers: a GPU of its own, unless GPUs are shared or one device was named.
 
-    Raises InputError when there are not enough GPUs.
+    Of gangs these are the devices of all ranks, gang after gang. Raises InputError when there are not enough GPUs.
     """
-    shared = machine.workers_per_gpu
+    shared, ranks = machine.workers_per_gpu, count * machine.gang
+    if machine.gang > 1 and num_gpus:
+        _check_gpus(machine, count, num_gpus)
     if machine.device not in (None, "cuda") or not num_gpus:
-        return [machine.device] * count
-    if count > num_gpus * shared:
+        return [machine.device] * ranks
+    if ranks > num_gpus * shared:
         raise InputError(
             f"{count} workers, {num_gpus} GPU{'s' * (num_gpus > 1)} and {shared} worker{'s' * (shared > 1)} on each do "
             f"not go together: say --workers {num_gpus * shared}, "
             f"or --workers-per-gpu {-(-count // num_gpus)} (they share its memory and its time)"
         )
-    return [f"cuda:{number % num_gpus}" for number in range(count)]
+    return [f"cuda:{number % num_gpus}" for number in range(ranks)]
+
+
+def _check_gpus(machine: Machine, count: int, num_gpus: int) -> None:
+    """Raise InputError where the ranks of all gangs do not have the GPUs that they need."""
+    gang, shared = machine.gang, machine.workers_per_gpu
+    if machine.device == "cpu":
+        return
+    named = machine.device not in (None, "cuda")
+    places = shared * (1 if named else num_gpus)
+    if count * gang <= places:
+        return
+    gangs = f"{count} gangs of {gang} ranks" if count > 1 else f"a gang of {gang} ranks"
+    gpus = f"--device {machine.device}" if named else f"{num_gpus} GPU{'s' * (num_gpus > 1)}"
+    fewer = f"--workers {places // gang}" if places >= gang else f"--gang {1 << places.bit_length() - 1}"
+    raise InputError(
+        f"{gangs}, {gpus} and {shared} process{'es' * (shared > 1)} on each do not go together: say {fewer}, "
+        f"{'leave out the number of the GPU, ' * (named and num_gpus > 1)}or --workers-per-gpu "
+        f"{-(-count * gang * shared // places)} (they share its memory and its time)"
+    )

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from tuner.design.trial import Trial
 from tuner.records.checkpoint_records import Checkpoint
+from tuner.records.gang_price import GangPrice
 from tuner.records.numerics_record import Numerics
 from tuner.records.step_memory import StepMemory
 from tuner.records.trial_records import NOT_INHERITED, GroupRecord, Inherited, Measurement, State
@@ -117,6 +118,7 @@ class Price:
     the steps a second of a trial in it as a multiple of those of the same trial in float32. memory: what the trial
     takes while it trains; None where that was not measured. together: so many trials fit into the free memory as one
     stack; 0 where that was not measured. compile_ms: to compile what the study gives to `torch.compile`, once a trial.
+    gang: what several processes for one trial would gain; None where that was not asked for and does not matter.
     """
 
     step_ms: float
@@ -131,3 +133,15 @@ class Price:
     memory: StepMemory | None = None
     together: int = 0
     compile_ms: float = 0.0
+    gang: GangPrice | None = None
+
+    @property
+    def ranks(self) -> int:
+        """Processes that would train a trial together, as was asked for."""
+        return self.gang.ranks if self.gang is not None and self.gang.asked else 1
+
+    def process_seconds(self, steps: int, evaluations: float, compiling: float = 0.0) -> float:
+        """What all ranks spend on so many steps, and on evaluations and compiling of so many seconds in one process."""
+        if self.gang is None or not self.gang.asked:
+            return steps * self.step_ms / 1e3 + evaluations + compiling
+        return self.gang.process_seconds(steps, evaluations) + self.ranks * compiling

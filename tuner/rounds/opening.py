@@ -12,16 +12,18 @@ from functools import cache
 from pathlib import Path
 
 from tuner.design.campaign import Campaign
+from tuner.design.micro_batches import check_declared_gang
 from tuner.design.own_loop import OwnLoop
 from tuner.design.stages import Stage
 from tuner.design.words import check_machine
+from tuner.design.workload import Workload
 from tuner.errors import InputError, NoLedger, StorageError
 from tuner.execution.backend import Backend
 from tuner.execution.engines import check_needs, parsed_engine
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
-from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
+from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota, check_ranks
 from tuner.execution.on_engine import OnEngine, SeatPlan
 from tuner.execution.ray_engine import RayEngine
 from tuner.execution.workers import Workers, check_workers
@@ -56,6 +58,7 @@ class SessionOptions:
     threads: int = 1
     workers: int | None = None
     workers_per_gpu: int = 1
+    gang: int = 1
     stall_seconds: float = STALL_SECONDS
     fuse: Fuse = "auto"
     profile: Profile = "exact"
@@ -86,7 +89,10 @@ def opened_session(
     name, study_file = stage.name, stage.file
     campaign: Campaign = stage.campaign
     if isinstance(campaign.workload, OwnLoop):
-        check_machine(campaign.workload, options.fuse, options.profile)
+        check_machine(campaign.workload, options.fuse, options.profile, options.gang)
+    check_ranks(options.gang, options.fuse)
+    if isinstance(campaign.workload, Workload):
+        check_declared_gang(campaign.workload, options.gang)
     _check_inexact(campaign, options)
     check_needs(options.engine, options.cpus, options.gpus, options.device, options.workers_per_gpu)
     engine = engine_of(campaign.workload)
@@ -165,6 +171,7 @@ def _machine(options: SessionOptions, root: StoredPath, quota: Quota | None) -> 
         quota=quota,
         worker_count=1 if options.workers is None else options.workers or None,
         workers_per_gpu=options.workers_per_gpu,
+        gang=options.gang,
         stall_seconds=options.stall_seconds,
         claims_until=options.claims_until,
     )
@@ -181,7 +188,7 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
             on_engine.check(loaded.study_file)
             yield on_engine
         return
-    if options.workers is None:
+    if options.workers is None and options.gang == 1:
         yield InProcess()
         return
     check_workers(loaded.machine)

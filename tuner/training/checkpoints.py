@@ -305,7 +305,9 @@ def shards_of(state: Mapping[str, Any] | None) -> tuple[Checkpoint, ...]:
 
 def _fence_of(name: str) -> int | None:
     """The fence of the claim under which a file was written; None for what is no checkpoint of ours."""
-    found = re.fullmatch(r"\.?(?:latest|best|trunk|shard)-\d{9}-(\d+)(?:-\d+of\d+)?\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name)
+    found = re.fullmatch(
+        r"\.?(?:latest|best|trunk|shard)-\d{9}-(\d+)(?:-\d+of\d+)?\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name
+    )
     return int(found[1]) if found else None
 
 

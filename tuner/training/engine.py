@@ -170,7 +170,7 @@ class Asked:
     validation_seconds: whether each validation example has a finite selection metric, where a look at all of them
     takes no longer; None: do not look. price: what a trial costs. room_for: raise Paused where the disk has no room for
     a few checkpoints of so many trials; 0: do not look. without_randomness: raise WorkloadError where the first trial
-    is regularized or augmented (D2), as a sweep must not be.
+    is regularized or augmented (D2), as a sweep must not be. gang: so many ranks share a trial; 1: one process.
     """
 
     known: set[tuple[object, ...]] = field(default_factory=set)
@@ -178,6 +178,7 @@ class Asked:
     price: bool = False
     room_for: int = 0
     without_randomness: bool = False
+    gang: int = 1
 
 
 @dataclass(frozen=True, slots=True)

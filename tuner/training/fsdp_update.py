@@ -34,6 +34,9 @@ class ShardUpdate(Update):
         self._shards = [one for one in run.shards if one.parameter.requires_grad]
         self._group = run.group
 
+    def share_with(self, gang: Gang | None) -> None:
+        """Nothing: the group of the shards is known."""
+
     def by_slices(self, slices: Slices, point: Mapping[str, Any], step: int) -> torch.Tensor:
         """The loss [] of a batch in slices; each row's gradient is that of the batch afterwards.
 
@@ -64,7 +67,8 @@ class ShardUpdate(Update):
 
     def _weights(self, gang: Gang, slices: Slices) -> list[Any] | None:
         """The weights of all slices; with them, or without, it is agreed whether this is the last update of a block."""
-        weights = all_weights(gang, slices.weights())
+        own = slices.weights()
+        weights = all_weights(gang, None if own is None else [float(one) for one in own])
         if weights is None:
             gang.exchanged(gang.wish())
         return weights

@@ -13,7 +13,7 @@ others are in, or come to next, with FAILED.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -29,6 +29,7 @@ from tuner.errors import GangLost, TunerError
 from tuner.failpoints import failpoint
 
 PIECE = 1 << 28  # bytes of a large payload that are sent at a time
+HEAD = 8  # bytes of what a rank says in a control exchange that hold its flag
 LOOK_SECONDS = 1.0  # between two looks at what others may have left in the store
 MEETING_SECONDS = 3.0  # within which all ranks notice that they lost the same one
 
@@ -211,7 +212,7 @@ class Gang:
 
     def open(self, payload: int) -> None:
         """Fix how many bytes each rank may say in a control exchange besides its flag, for a whole trial."""
-        self._size = 1 + payload
+        self._size = HEAD + -(-payload // HEAD) * HEAD  # so that what each rank says can be read as float64
 
     def exchanged(self, flag: Flag, payload: torch.Tensor | None = None) -> torch.Tensor:
         """What each rank says now: uint8 [world, payload], with zeros behind what it says.
@@ -221,7 +222,7 @@ class Gang:
         mine = torch.zeros(self._size, dtype=torch.uint8)
         mine[0] = int(flag)
         if payload is not None:
-            mine[1 : 1 + len(payload)] = payload
+            mine[HEAD : HEAD + len(payload)] = payload
         said = torch.empty(self.world * self._size, dtype=torch.uint8)
         failpoint("gang-exchange")
         with self.exchanging():
@@ -233,7 +234,7 @@ class Gang:
         self.asked_to_stop |= decided is Flag.STOP
         if decided is Flag.FAILED and flag is not Flag.FAILED:
             raise MateFailed("another rank of the gang has failed")
-        return rows[:, 1:]
+        return rows[:, HEAD:]
 
     def all_of(self, data: bytes) -> list[bytes]:
         """A few bytes of each rank, for all."""
@@ -286,7 +287,7 @@ class Gang:
 all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
-class _lost:  # noqa: N801 - reads as a statement
+class _lost(AbstractContextManager[None]):  # noqa: N801 - reads as a statement
     """An error of torch.distributed within the block is that the gang is lost; what `words` say comes first."""
 
     def __init__(self, words: str) -> None:

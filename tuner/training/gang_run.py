@@ -7,11 +7,12 @@ ranks.
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from tuner.design.trial import Trial
-from tuner.errors import GangLost, StudyChanged
+from tuner.errors import DeviceLost, GangLost, StudyChanged, TunerError
 from tuner.records import Claim, Promises, Recorder, TrialUpdate
 from tuner.training.alone import Alone
 from tuner.training.checkpoints import write_state_to
@@ -20,6 +21,7 @@ from tuner.training.engine import Measured, OnStep
 from tuner.training.evaluation import Tally
 from tuner.training.gang import Flag, Gang, MateFailed
 from tuner.training.gang_command import Said, command
+from tuner.training.gang_sums import payload_of
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 from tuner.training.tensor_digests import digest_of_tensors
@@ -36,7 +38,7 @@ class GangRun(TrialRun):
     def __init__(self, setup: TrainingSetup, trial: Trial, gang: Gang) -> None:
         super().__init__(setup, trial)
         self.gang = gang
-        gang.open(max(len(self.parameters), 8 * (self.rule.slices // gang.world)))
+        gang.open(payload_of(len(self.parameters), self.rule.slices // gang.world))
 
     def note_initial(self) -> None:
         """As that of a trial alone; what it compiles is compiled anew."""
@@ -187,10 +189,11 @@ class GangSupervisor(Supervisor):
         """As that of a trial alone. Afterwards no rank holds anything of it."""
         try:
             updates = super().train(claims)
-        except GangLost:
+        except DeviceLost:  # of this rank or another one, or of the gang: no process of it goes on
             raise
         except Exception:
-            self._rest()
+            with suppress(TunerError):
+                self._rest()
             raise
         self._rest()
         return updates

@@ -76,11 +76,12 @@ def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
     Returns hyperparameters unread.
     """
     study = setup.study
-    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial), setup.precision_of(trial)
+    kind = setup.optimizer_of(trial), setup.precision_of(trial), asked.gang
+    tried = "update", study.name, study.budget.max_train_steps, *kind
     if tried in asked.known:
         return []
     settle_determinism(setup, trial)
-    check_workload(setup, trial)
+    check_workload(setup, trial, asked.gang)
     asked.known.add(tried)
     _warn_once(setup, trial, asked)
     _tell_of_optimizer(setup, trial, asked)

@@ -33,6 +33,7 @@ from tuner.training.extra_state import load_weights
 from tuner.training.finite import check_read
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.frozen import left_out_bytes
+from tuner.training.gang_first_look import look_at_gang
 from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
@@ -58,8 +59,10 @@ MUCH_KEPT = 2**28  # bytes that an evaluation keeps of its examples; more is sai
 SLOW_EVALUATION = 1.0  # seconds; such a one is not repeated
 
 
-def check_workload(setup: TrainingSetup, trial: Trial) -> None:
+def check_workload(setup: TrainingSetup, trial: Trial, gang: int = 1) -> None:
     """Try one whole update of a throw-away copy, an evaluation, and saving and loading it. Writes nothing.
+
+    gang: how many ranks train a trial together.
 
     The generators and what the workload holds are left as they were found. Costs four updates, a batch of each split
     evaluated and a checkpoint in memory; a point that the model rejects, or that needs more memory than there is, is
@@ -86,6 +89,7 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                 )
             with stage("the slices of a batch", run.point):
                 look_at_slices(run, fresh)
+                look_at_gang(run, fresh, gang)
             _check_metrics(setup, fresh, setup.precision_of(trial))
             check_forms(setup.data.training, run.batches)
             _check_lasts(setup.data.training, run)

@@ -163,7 +163,8 @@ class TrialRun:
         """
         with updating(self.rule.precision, self.setup.device):
             update = self.kind_of_update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
-            update.totals, update.gang = self.totals, self.gang
+            update.totals = self.totals
+            update.share_with(self.gang)
             batch_at, point, stop, step = self.batch_at, self.point, self.stops, self.step
             self.model.train()
             while step < until:

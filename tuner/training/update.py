@@ -22,6 +22,7 @@ its own, and the sums over all are made in the same order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -32,7 +33,7 @@ import torch
 from tuner.training.compiled import compiled_loss, compiled_parts
 from tuner.training.compiler import plain_step
 from tuner.training.gang import Gang
-from tuner.training.gang_sums import all_weights, whole_sum
+from tuner.training.gang_sums import GangSums, all_weights
 from tuner.training.host_generators import HOST
 from tuner.training.loss_scale import LossScale, Untouched
 from tuner.training.optimizers import settle_sparse
@@ -87,10 +88,11 @@ class UpdateRule:
 class Update:
     """Makes updates of one trial alone. What stays the same from step to step is looked up once.
 
-    gang: the ranks that share the slices of each batch; None where this process computes all of them.
+    sums: what it exchanges with the ranks that share the slices of each batch (see `share_with`); None where this
+    process computes all of them.
     """
 
-    gang: Gang | None = None
+    sums: GangSums | None = None
 
     def __init__(
         self,
@@ -149,9 +151,10 @@ class Update:
 
         Raises WorkloadError, with nothing changed, where no slice has a weight.
         """
-        mine, weights = range(slices.count), slices.weights()
-        if self.gang is not None:
-            mine, weights = self.gang.share(slices.count), all_weights(self.gang, weights)
+        sums, weights = self.sums, slices.weights()
+        if sums is not None:
+            sums.norms.forget()
+            weights = all_weights(sums.gang, weights)
         shares = shares_of(weights, slices.count, step)
         if shares.total is not None:
             self.totals[step] = shares.total
@@ -159,16 +162,21 @@ class Update:
         def leaf(part: int) -> WeightedSum:
             batch = slices[part]  # first: whoever makes it seeds the same generators
             self.prepare(step, host_draws=True, part=part)
-            loss = self.loss(self.model, batch, point)
-            self.backward(loss)
+            with nullcontext() if sums is None else sums.norms.of_slice():
+                loss = self.loss(self.model, batch, point)
+                self.backward(loss)
             return WeightedSum.of(loss, [parameter.grad for parameter in self.parameters], shares.of_each[part])
 
-        whole = tree_sum(leaf, mine, WeightedSum.plus)
-        if self.gang is not None:
-            whole = whole_sum(self.gang, whole)
+        whole = tree_sum(leaf, slices.mine, WeightedSum.plus)
+        if sums is not None:
+            whole = sums.whole(whole)
         for parameter, gradient in zip(self.parameters, whole.gradients, strict=True):
             parameter.grad = gradient
         return whole.loss
+
+    def share_with(self, gang: Gang | None) -> None:
+        """Compute the slices of this rank only, and have the sums over all ranks. None: alone."""
+        self.sums = None if gang is None else GangSums(gang, self.model, self.parameters)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a loss to those of the parameters: times the scale, where losses are scaled."""

@@ -130,7 +130,7 @@ def check_saving(run: TrialRun) -> None:
     Raises WorkloadError for what cannot be saved, and for what changes in training and is not saved.
     """
     with left_as_it_was(run.setup.workload):
-        before = _values(remembered(run.setup.workload, run.model))
+        before = values_held(run.setup.workload, run.model)
         run.batches = _Kept(run.batches)
         _advance(run, min(UPDATES, len(run.rates) - 1))
         _check_entries(run)
@@ -138,15 +138,15 @@ def check_saving(run: TrialRun) -> None:
         if ROOM * num_bytes(run.state()) > free_bytes(run.setup.device):
             logger.warning("the model is too large for a second one in memory: whether it can be resumed is not tried")
             return
-        saved, held = _saved(run), _values(remembered(None, run.model))
+        saved, held = _saved(run), values_held(None, run.model)
         extra = {name: one.clone() for name, one in extra_state_of(run.model).items()}
-        moved = _changed(before, _values(remembered(run.setup.workload, run.model)))
+        moved = changed_names(before, values_held(run.setup.workload, run.model))
         _go_on(run)
     restored = _restored(run, saved)
     _check_loaded(restored, saved)
     if run.step == restored.step or not is_repeatable(run.setup.device):
         return  # a trial of one update; a device on which nothing is the same twice
-    lost = _changed(_values(remembered(None, restored.model)), held)
+    lost = changed_names(values_held(None, restored.model), held)
     lost += [f"the extra state of {name}" for name, one in extra.items() if not _equal_extra(one, restored, name)]
     with left_as_it_was(run.setup.workload):
         _go_on(restored)
@@ -237,10 +237,10 @@ def _advance(run: TrialRun, step: int) -> None:
 
 def _difference(live: TrialRun, restored: TrialRun) -> str:
     one, other = live.losses[-1], restored.losses[-1]
-    if not _same(one, other):
+    if not same_values(one, other):
         return f"the loss of its next update is {float(other)!r} instead of {float(one)!r}"
     mine, theirs = _trained(live), _trained(restored)
-    first = next((name for name, value in mine.items() if not _same(value, theirs.get(name))), "")
+    first = next((name for name, value in mine.items() if not same_values(value, theirs.get(name))), "")
     return first and f"{first} is another after its next update"
 
 
@@ -265,8 +265,9 @@ def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], differ
     )
 
 
-def _values(held: Mapping[str, object]) -> dict[str, object]:
-    """What is remembered, with copies of the tensors; large ones are left out, and what a look at a group left."""
+def values_held(owner: object, model: torch.nn.Module) -> dict[str, object]:
+    """What is `remembered`, with copies of the tensors; large ones are left out, and what a look at a group left."""
+    held = remembered(owner, model)
     small = {name: one for name, one in held.items() if not isinstance(one, torch.Tensor) or _is_compared(one)}
     return {name: one.detach().clone() if isinstance(one, torch.Tensor) else one for name, one in small.items()}
 
@@ -276,12 +277,12 @@ def _is_compared(tensor: torch.Tensor) -> bool:
     return type(tensor).__module__.partition(".")[0] != "tuner" and tensor.numel() <= COPIED
 
 
-def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+def changed_names(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     """Names of what is new or another than before."""
-    return [name for name, value in after.items() if name not in before or not _same(value, before[name])]
+    return [name for name, value in after.items() if name not in before or not same_values(value, before[name])]
 
 
-def _same(one: object, other: object) -> bool:
+def same_values(one: object, other: object) -> bool:
     """Equal bits, but that any NaN is as good as another."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if (one.shape, one.dtype, one.layout) != (other.shape, other.dtype, other.layout):
@@ -298,7 +299,7 @@ def _equal_extra(saved: torch.Tensor, restored: TrialRun, name: str) -> bool:
     """Whether a module has the same extra state as before; True where they cannot be compared."""
     device = restored.setup.device
     with suppress(Exception):
-        return _same(value_of(saved, device), value_of(extra_state_of(restored.model)[name], device))
+        return same_values(value_of(saved, device), value_of(extra_state_of(restored.model)[name], device))
     return True
 
 

@@ -1,0 +1,167 @@
+"""What happens on one rank of a gang is known to all: they leave together, and the trial ends as it would alone."""
+
+import errno
+import os
+import signal
+import time
+
+import pytest
+import torch
+from support.gang_studies import GangBench
+from support.tiny import Tiny, tiny_study
+from torch import nn
+
+from tuner.budget.step_budget import StepBudget
+from tuner.errors import DeviceLost, Infeasible
+from tuner.records import State
+
+STEPS = 24
+RANK = 0  # of this process, once it has forked
+
+
+class Broken(Tiny):
+    """Does something at the 30th call of a method, of a slice that rank 1 of two has."""
+
+    def __init__(self, where, what):
+        HOW[id(self)] = where, what
+
+    def model(self, point):
+        self._at("model")
+        return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 2))
+
+    def loss(self, model, batch, point):
+        self._at("loss")
+        return super().loss(model, batch, point)
+
+    def augment(self, batch, point, generator):
+        self._at("augment")
+        return super().augment(batch, point, generator)
+
+    def weight(self, batch):
+        self._at("weight")
+        return float(len(batch[0]))
+
+    def metrics(self, model, batch):
+        self._at("metrics")
+        return super().metrics(model, batch)
+
+    def _at(self, place):
+        where, what = HOW[id(self)]
+        if place == where:
+            CALLS[place] = CALLS.get(place, 0) + 1
+            what(CALLS[place])
+
+
+HOW, CALLS = {}, {}
+
+
+def on_rank(rank, call, do):
+    """What a method does: `do()` from its call number `call` on, in the process of a rank."""
+
+    def what(count):
+        if rank_here() == rank and count >= call:
+            do()
+
+    return what
+
+
+def rank_here():
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else -1
+
+
+def raising(error):
+    def do():
+        raise error
+
+    return do
+
+
+def bench_of(folder, workload, **changes):
+    study = tiny_study(slices=4, num_trials=1, budget=StepBudget(STEPS, 4), **changes.pop("study", {}))
+    return GangBench(folder, study, workload, **changes)
+
+
+WHERE = {"model": 1, "loss": 30, "augment": 30, "weight": 30}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("where", WHERE)
+def test_an_error_on_one_rank_is_the_end_of_the_trial_with_its_reason(where, rank, tmp_path):
+    bench = bench_of(tmp_path, Broken(where, on_rank(rank, WHERE[where], raising(KeyError("gone")))))
+    ended = bench.run(2)
+    (record,) = bench.records()
+    assert record.state is State.FAILED
+    assert record.reason.startswith("on rank 1: KeyError: " if rank else "KeyError: ")
+    assert "gone" in record.reason
+    assert f"in {where}" in record.reason or "in _at" in record.reason or "in do" in record.reason
+    assert record.attempt == 1
+    assert [one.code for one in ended] == [0, 0], [one.text for one in ended]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    "error", [Infeasible("no such point"), torch.OutOfMemoryError("CUDA out of memory"), MemoryError()]
+)
+def test_a_point_that_one_rank_rejects_or_has_no_memory_for_is_infeasible(error, rank, tmp_path):
+    bench = bench_of(tmp_path, Broken("loss", on_rank(rank, 30, raising(error))))
+    ended = bench.run(2)
+    (record,) = bench.records()
+    assert record.state is State.INFEASIBLE
+    assert record.reason.startswith("on rank 1: ") == bool(rank)
+    assert [one.code for one in ended] == [0, 0], [one.text for one in ended]
+
+
+def test_a_full_disk_on_one_rank_pauses_and_the_trial_goes_on(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data")
+    workload = Broken("loss", on_rank(1, 30, raising(full)))
+    bench = bench_of(tmp_path, workload)
+    lead, _ = bench.run(2)
+    assert (lead.error, lead.code) == ("Paused", 1)
+    assert lead.text.startswith("on rank 1: No space left on device at /data: no trial is to blame")
+    (record,) = bench.records()
+    assert (record.state, record.attempt) == (State.WAITING, 0)
+    goes_on(bench, workload, tmp_path)
+
+
+def goes_on(bench, workload, folder, world=1):
+    """The trial is trained to its end by another number of ranks, with the bits of one that nothing befell."""
+    HOW[id(workload)] = "nowhere", None
+    assert [one.code for one in bench.run(world)] == [0] * world
+    whole = bench_of(folder / "whole", workload)
+    assert whole.run(1)[0].code == 0
+    assert bench.meaning() == whole.meaning()
+
+
+def test_a_device_that_one_rank_lost_counts_one_attempt_and_the_trial_goes_on(tmp_path):
+    workload = Broken("loss", on_rank(1, 30, raising(DeviceLost("ECC"))))
+    bench = bench_of(tmp_path, workload, options={"commit_seconds": 0.0})
+    lead, mate = bench.run(2)
+    assert (lead.error, lead.text) == ("DeviceLost", "on rank 1: ECC")
+    assert mate.error == "DeviceLost"
+    (record,) = bench.records()
+    assert (record.state, record.attempt) == (State.WAITING, 1)
+    assert record.checkpoints
+    goes_on(bench, workload, tmp_path)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_dies_ends_the_gang_and_counts_one_attempt(rank, tmp_path):
+    workload = Broken("loss", on_rank(rank, 30, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    bench = bench_of(tmp_path, workload, options={"commit_seconds": 0.0})
+    lead, mate = bench.run(2)
+    died, other = (mate, lead) if rank else (lead, mate)
+    assert died.code == -signal.SIGKILL
+    assert other.error == "GangLost"
+    assert f"rank {rank} of the gang ended, or did not answer in time" in other.text
+    goes_on(bench, workload, tmp_path)
+
+
+def test_a_rank_that_hangs_is_named_once_the_time_is_over(tmp_path):
+    workload = Broken("loss", on_rank(1, 30, lambda: time.sleep(1e6)))
+    bench = bench_of(tmp_path, workload, seconds=2.0, ending=0.0)
+    lead, mate = bench.run(2)
+    assert lead.error == "GangLost"
+    assert "rank 1 of the gang ended, or did not answer in time" in lead.text
+    assert mate.code == -signal.SIGKILL  # by who started it
+    (record,) = bench.records()
+    assert (record.state, record.attempt) == (State.WAITING, 1)
