@@ -185,7 +185,7 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
     """What trains: this process, or worker processes that end with the session."""
     if options.engine is not None:
         choice = parsed_engine(options.engine)
-        plan = SeatPlan(options.workers or 0, options.cpus, options.gpus)
+        plan = SeatPlan(options.workers or 0, options.cpus, options.gpus, options.gang)
         url = complete_url(options.storage or default_url())
         with closing(OnEngine(url, RayEngine(choice.address), plan)) as on_engine:
             on_engine.check(loaded.study_file)
