@@ -1,4 +1,4 @@
-"""The manifest of a gang as its pods run it: the script with torchrun, on loopback; one is stopped, one loses a rank."""
+"""The manifest of a gang as its pods run it: its script with torchrun, on loopback, stopped and with a rank killed."""
 
 import os
 import shutil
