@@ -84,21 +84,25 @@ def actor(study, method):
 
 
 @pytest.mark.parametrize("method", ["RaySeat.follow", "RaySeat.work"])
-def test_an_actor_that_is_killed_ends_the_gang_which_goes_on_anew(study, alone, method):
+def test_an_actor_that_is_killed_ends_its_gang_and_another_goes_on(study, alone, method):
     """Rank 1, of which Ray tells the driver, and rank 0, whose coordinator is gone: one attempt more, not two."""
     launch = study.start("--gang", "2", workers=1)
     study.wait_for_steps(100, alive=[launch])
     before = {one.pid for one in study.seats()}
     wait_for(lambda: actor(study, method), alive=[launch])
-    victim = actor(study, method)
-    victim.kill()
+    study.held.touch()  # the ranks that live are busy in the user's code
+    actor(study, method).kill()
     gone = lambda: not any(psutil.pid_exists(pid) and is_alive(pid) for pid in before)  # noqa: E731
     wait_for(gone, alive=[launch])
+    claimed = "select attempt from trial where fence = 2"
+    wait_for(lambda: study.rows(claimed), alive=[launch])
+    assert study.rows(claimed) == [(2,)], "the claim of the gang that is gone counts, and no step was made since"
+    study.held.unlink()
     code, err = study.ended(launch)
     assert code == 0, err
     assert err.count("a worker is replaced") == 1, err
     assert records(study) == alone
-    assert sorted(study.rows("select attempt from trial")) == [(1,), (2,)]
+    assert sorted(study.rows("select fence from trial")) == [(1,), (2,)]
     wait_for(lambda: not study.below())
 
 

@@ -26,14 +26,17 @@ class Study:
     """A study in a folder, and commands that train it on the cluster.
 
     Steps are slow from the start of a command until its end is awaited, so that what a test does meanwhile comes in the
-    middle of the training, however quick the machine is.
+    middle of the training, however quick the machine is. While the file `held` is there no step is made.
     """
 
     def __init__(self, folder, cluster, url, *, steps=STEPS, trials=TRIALS, replace=()):
         self.folder, self.cluster, self.url = folder, cluster, url
         folder.mkdir(exist_ok=True)
-        self.slow = folder / "slow"
-        waits = f"if os.path.exists({str(self.slow)!r}):\n            time.sleep(0.005)\n        {LOSS}"
+        self.slow, self.held = folder / "slow", folder / "held"
+        waits = (
+            f"if os.path.exists({str(self.slow)!r}):\n            time.sleep(0.005)\n"
+            f"        while os.path.exists({str(self.held)!r}):\n            time.sleep(0.01)\n        {LOSS}"
+        )
         write_study(
             folder,
             trials=trials,
