@@ -7,7 +7,7 @@ for each gang, which follows rank 0; they read the study file, and open no recor
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,7 +18,7 @@ from tuner.cli.training_options import TrainingOptions
 from tuner.cli.watching import stop_on_signal
 from tuner.design.stages import split_stage
 from tuner.errors import Interrupted
-from tuner.execution.channel import error_of
+from tuner.execution.channel import error_of, exit_words
 from tuner.execution.launched_ranks import POLL_SECONDS, LaunchedFollower, LaunchedRanks
 from tuner.execution.remote_job import Setup, setup_from
 from tuner.execution.torchrun import Torchrun
@@ -30,8 +30,7 @@ Run = Callable[[Any], int | None]
 
 def among_ranks(options: TrainingOptions, run: Run) -> int | None:
     """Run a command, or follow that of rank 0."""
-    place = options.torchrun
-    assert place is not None
+    place = cast(Torchrun, options.torchrun)
     return _led(options, run, place) if place.rank == 0 else _followed(options, place)
 
 
@@ -51,15 +50,20 @@ def _led(options: TrainingOptions, run: Run, place: Torchrun) -> int | None:
 
 
 def _followed(options: TrainingOptions, place: Torchrun) -> int:
-    """Follow rank 0 until it ends; its exit code. Raises what the process of this rank ended with, if rank 0 is gone."""
+    """Follow rank 0 until it ends; its exit code. Raises what the process here ended with, if rank 0 is gone."""
     check_options(options)
+    code: int | None = None
     with stop_on_signal() as asked:
         commands = LaunchedFollower(place, asked.is_set)
         rank = _Rank(options, place, commands)
         try:
-            while (code := commands.end_code()) is None:
-                rank.look(stopping=asked.is_set())
-                time.sleep(POLL_SECONDS)
+            with asked.in_hand(rank.kill):  # rank 0 says when all leave
+                while (code := commands.end_code()) is None:
+                    rank.look(stopping=asked.is_set())
+                    time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            if code is None:
+                raise
         finally:
             rank.close()
     return code
@@ -112,7 +116,7 @@ class _Rank:
         self.process = None
         if code == 0 and self.failed is None:
             return  # rank 0 has told it to end
-        self.failed = self.failed or error_of("paused", "", process.end_words(self.place.rank))
+        self.failed = self.failed or error_of("paused", "", f"its process {exit_words(code)}")
         self.failed_at = time.monotonic()
         say(f"rank {self.place.rank}: {self.failed}")
         self.commands.tell_lost(code, str(self.failed))
@@ -121,3 +125,8 @@ class _Rank:
         """End the process, where it still runs: rank 0 has ended."""
         if self.process is not None:
             self.process.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self.process is not None:
+            self.process.kill()

@@ -14,7 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed import PrefixStore, TCPStore
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore
 
 from tuner import signals
 from tuner.errors import Paused
@@ -160,8 +161,8 @@ def _wait_for(place: Torchrun, stop: Stop) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise Paused(
-                    f"rank {place.rank} waited {MEETING_SECONDS:.0f} s, and nobody answers at MASTER_ADDR={place.host}, "
-                    f"MASTER_PORT={place.port} ({error.strerror or error})"
+                    f"rank {place.rank} waited {MEETING_SECONDS:.0f} s, and nobody answers at "
+                    f"MASTER_ADDR={place.host}, MASTER_PORT={place.port} ({error.strerror or error})"
                 ) from error
             time.sleep(POLL_SECONDS)
     raise Paused("stopped before rank 0 had begun")
