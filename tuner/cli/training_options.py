@@ -116,7 +116,7 @@ class TrainingOptions:
             print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
         if limit is not None and not self.quiet:
             print(limit.told, file=sys.stderr)
-        workers = None if dry_run or self.engine else self.workers
+        workers = None if dry_run or self.engine else self.workers or ("1" if self.gang > 1 else None)
         with (
             limit.observed() if limit is not None else nullcontext(),
             early_fork_server(workers, self.device, self.threads, self.study) as fork_server,
