@@ -53,6 +53,13 @@ class Numbered(Cleared):
         return int(batch[1].sum())
 
 
+class Overflowing(Tiny):
+    """Gradients that fp16 has no numbers for, until the scale is small: its first updates are skipped."""
+
+    def loss(self, model, batch, point):
+        return super().loss(model, batch, point) * 4000
+
+
 class Embedded(nn.Module):
     """Rows of a table by what the examples are; gradients sparse, and absent where no example is of a kind."""
 
@@ -135,6 +142,7 @@ CASES = {
     "sgd": (Tiny, {"optimizer": "sgd", "space": SearchSpace(learning_rate=RATE, momentum=0.9, clip_norm=0.5)}),
     "bf16": (Tiny, {"precision": "bf16", "space": CLIPPED}),
     "fp16": (Tiny, {"precision": "fp16"}),
+    "skipped": (Overflowing, {"precision": "fp16", "space": CLIPPED}),
     "traced": (Tiny, {"kind": "stability"}),
     "averages": (Tiny, {"ema_steps": 4}),
     "weights": (Cleared, {}),
@@ -165,6 +173,7 @@ def trained(case, steps, gang=None):
     run = run_of(case, gang)
     with run.setup.loading():
         run.advance(steps)
+    assert case != "skipped" or run.scale.skipped_since > 1
     return canonical_digest({**run.state(), "gradients": [parts_of(one.grad) for one in run.parameters]})
 
 
