@@ -82,6 +82,8 @@ class Gang:
         self.large = self.control  # exchanges gradients
         self.wish: Callable[[], Flag] = lambda: Flag.GO
         self.leaving = Flag.GO
+        self.shards: Any = None  # the group in which shards of models are exchanged, once there is one
+        self.timeout: timedelta | None = None  # of an exchange
         self.asked_to_stop = False
         self.told = 0  # commands so far
         self._size = 0
@@ -106,6 +108,7 @@ class Gang:
                 timeout=timeout,
             )
             gang = cls(spot, store, device)
+            gang.timeout = timeout
             gang.large = gang._group_of_gradients(timeout)
         return gang
 

@@ -199,6 +199,7 @@ class GangSupervisor(Supervisor):
     def __init__(self, engine: Ganged, recorder: Recorder, on_step: OnStep) -> None:
         super().__init__(engine, recorder, on_step)
         self.gang = engine.gang
+        self.processes = engine.gang.world
 
     def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """As that of a trial alone. Afterwards no rank holds anything of it."""
