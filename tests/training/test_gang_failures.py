@@ -87,10 +87,15 @@ def bench_of(folder, workload, **changes):
 
 
 WHERE = {"model": 1, "loss": 30, "augment": 30, "weight": 30, "metrics": 6}
+QUICK = {("loss", 1), ("weight", 0), ("metrics", 1)}
+PLACES = [
+    pytest.param(where, rank, marks=() if (where, rank) in QUICK else pytest.mark.slow)
+    for where in WHERE
+    for rank in (0, 1)
+]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize(("where", "rank"), PLACES)
 def test_an_error_on_one_rank_is_the_end_of_the_trial_with_its_reason(where, rank, tmp_path):
     bench = bench_of(tmp_path, Broken(where, on_rank(rank, WHERE[where], raising(KeyError("gone")))))
     ended = bench.run(2)
@@ -116,6 +121,7 @@ def test_a_point_that_one_rank_rejects_or_has_no_memory_for_is_infeasible(error,
     assert [one.code for one in ended] == [0, 0], [one.text for one in ended]
 
 
+@pytest.mark.slow
 def test_a_full_disk_on_one_rank_pauses_and_the_trial_goes_on(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data")
     workload = Broken("loss", on_rank(1, 30, raising(full)))
@@ -149,7 +155,7 @@ def test_a_device_that_one_rank_lost_counts_one_attempt_and_the_trial_goes_on(tm
     goes_on(bench, workload, tmp_path)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_rank_that_dies_ends_the_gang_and_counts_one_attempt(rank, tmp_path):
     workload = Broken("loss", on_rank(rank, 30, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     bench = bench_of(tmp_path, workload, options={"commit_seconds": 0.0})
@@ -172,6 +178,7 @@ def test_a_rank_that_hangs_is_named_once_the_time_is_over(tmp_path):
     assert (record.state, record.attempt) == (State.WAITING, 1)
 
 
+@pytest.mark.slow
 def test_an_attempt_that_one_rank_lost_is_tried_again_by_the_same_gang(tmp_path):
     once = on_rank(1, 30, raising(AttemptLost("its program was killed")))
     workload = Broken("loss", lambda count: once(count) if count == 30 else None)
@@ -182,6 +189,7 @@ def test_an_attempt_that_one_rank_lost_is_tried_again_by_the_same_gang(tmp_path)
     goes_on(bench, workload, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_error_in_the_optimizers_step_of_one_rank_is_that_of_the_trial(tmp_path, monkeypatch):
     """After the gradients were exchanged: the others hear of it in the next update, or at the end of the block."""
     usual, steps = torch.optim.AdamW.step, []
@@ -201,6 +209,7 @@ def test_an_error_in_the_optimizers_step_of_one_rank_is_that_of_the_trial(tmp_pa
         assert record.reason.startswith("on rank 1: ValueError: no step")
 
 
+@pytest.mark.slow
 def test_errors_of_several_ranks_are_told_apart_by_what_decides(tmp_path):
     """All ranks fail in one update: what is the machine's fault decides, then the point's, then the lowest rank."""
 
@@ -214,6 +223,7 @@ def test_errors_of_several_ranks_are_told_apart_by_what_decides(tmp_path):
     assert (record.state, record.reason) == (State.INFEASIBLE, "on rank 1: point")
 
 
+@pytest.mark.slow
 def test_a_trial_that_another_worker_took_is_left_by_all_ranks(tmp_path):
     """Rank 0 sees it at its next commit; then the gang trains what is left."""
 
@@ -269,6 +279,7 @@ class OfTheSplit(Broken):
         return {"spread": float(values["logit"].max() - values["logit"].min())}
 
 
+@pytest.mark.slow
 def test_an_error_in_the_metrics_of_a_whole_split_is_the_end_of_the_trial(tmp_path):
     bench = bench_of(tmp_path, OfTheSplit("split_metrics", on_rank(0, 4, raising(KeyError("gone")))))
     assert [one.code for one in bench.run(2)] == [0, 0]
@@ -295,6 +306,7 @@ class WithExtra(Broken):
         return nn.Sequential(*super().model(point), Extra())
 
 
+@pytest.mark.slow
 def test_a_state_that_one_rank_has_no_memory_for_is_infeasible(tmp_path):
     bench = bench_of(tmp_path, WithExtra("nowhere", None))
     assert bench.run(1, stops={0: StopAfter(10)})[0].error == "Interrupted"
@@ -304,6 +316,7 @@ def test_a_state_that_one_rank_has_no_memory_for_is_infeasible(tmp_path):
     assert record.reason.startswith("on rank 1: OutOfMemoryError: CUDA out of memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 3])
 def test_of_four_ranks_the_one_that_died_is_named(rank, tmp_path):
     workload = Broken("loss", on_rank(rank, 12, lambda: os.kill(os.getpid(), signal.SIGKILL)))
