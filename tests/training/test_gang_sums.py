@@ -2,7 +2,6 @@
 
 import functools
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,15 +11,10 @@ from support.tiny import Tiny, setting_for, tiny_study
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from tuner import SearchSpace, Splits, Workload, log_uniform
-from tuner.errors import WorkloadError
+from tuner import SearchSpace, log_uniform
 from tuner.rounds.plan import planned_trials
-from tuner.training import gang_norms, gang_sums
 from tuner.training.checkpoints import canonical_digest
-from tuner.training.gang_sums import TreeReduction, payload_of
-from tuner.training.precision import updating
-from tuner.training.slices import WeightedSum
-from tuner.training.tree_sum import tree_sum
+from tuner.training.gang_sums import payload_of
 from tuner.training.trial_run import TrialRun
 
 SLICES = 4

@@ -11,7 +11,7 @@ from tuner.delegated.kept import KeptObjects
 from tuner.delegated.setup import LoopSetup
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
-from tuner.records import GroupRecord, Measurement, Numerics, PrefixKey
+from tuner.records import Checkpoint, GroupRecord, Measurement, Numerics, PrefixKey
 from tuner.training.engine import Measured, Weights
 from tuner.training.stability import Divergence
 
@@ -105,6 +105,10 @@ class LoopTrainee:
             "base": self.base,
             "asked": sorted(self.asked),
         }
+
+    def write_shards(self, place: str, fence: int) -> Sequence[Checkpoint]:
+        """Nothing: the state is whole."""
+        return ()
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state: objects get theirs when the loop keeps them. Raises LookupError, TypeError."""

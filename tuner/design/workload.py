@@ -141,6 +141,13 @@ class Workload(Trainable):
         """
         raise NotImplementedError
 
+    def shard(self, model: Any) -> Sequence[Any]:
+        """Of a model that is trained in shards (`shard="fsdp2"`): its modules that are gathered one at a time.
+
+        Without it the repeated blocks: the children of a ModuleList, a ModuleDict or a Sequential.
+        """
+        raise NotImplementedError
+
     @property
     def augments(self) -> bool:
         """Whether the subclass declares an augmentation."""

@@ -11,6 +11,7 @@ from tuner.execution.backend import Job
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.execution.remote_job import StudyTask
+from tuner.signals import SHUTDOWN
 from tuner.storage.codec import study_text, trial_text
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine
@@ -35,8 +36,17 @@ class GangLead:
         return Ganged(cast(TrainingSetup, setup), self.gang, trial_text)
 
     def stop(self, own: Stop) -> Stop:
-        """Whether this process was told to end, or another rank was."""
-        return self.gang.stops(own)
+        """Whether this process was told to end, or another rank was, which tells this one, too."""
+        asked = self.gang.stops(own)
+
+        def stop() -> bool:
+            if not asked():
+                return False
+            if not SHUTDOWN.is_set():
+                SHUTDOWN.tell()
+            return True
+
+        return stop
 
     def begin(self, job: Job, task: StudyTask) -> None:
         """Have the others load a study. Raises StudyChanged where one has another, and what it meets in loading it."""
@@ -68,12 +78,16 @@ def joined(spot: Spot, loaded: LoadedWorkload) -> Gang:
     """Meet the other ranks, once the workload is loaded. Raises InputError for an engine that no gang has, GangLost."""
     if loaded.engine is not Alone:
         raise InputError(
-            f"--gang {spot.world} trains by {Alone.__module__}.{Alone.__name__}, and this workload has an engine of its "
-            "own: leave it out; --workers trains several trials at a time"
+            f"--gang {spot.world} trains in torch as one process does, and this workload has an engine of its own: "
+            "leave it out; --workers trains several trials at a time"
         )
     if spot.host.startswith("127.") or spot.host in ("localhost", "::1"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)  # nothing of it can be reached from other machines
-    return Gang.joined(spot, loaded.device, waits_for(loaded.machine))
+    hook = sys.excepthook
+    try:
+        return Gang.joined(spot, loaded.device, waits_for(loaded.machine))
+    finally:
+        sys.excepthook = hook  # torch sets one that shows tracebacks in another way
 
 
 def waits_for(machine: Machine) -> float:

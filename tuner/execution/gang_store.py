@@ -4,7 +4,7 @@ import ipaddress
 import secrets
 import socket
 
-from torch.distributed import TCPStore
+from torch._C._distributed_c10d import TCPStore
 
 from tuner import signals
 from tuner.training.gang import Spot
@@ -31,9 +31,10 @@ class GangStore:
                     host, self.port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
                 )
 
-    def spot(self, rank: int) -> Spot:
-        """Where a rank joins."""
-        return Spot(rank, self.world, self.host, self.port, self.name)
+    @property
+    def spot(self) -> Spot:
+        """Where rank 0 joins."""
+        return Spot(0, self.world, self.host, self.port, self.name)
 
     def close(self) -> None:
         """Listen no more; ranks that still use it lose it."""

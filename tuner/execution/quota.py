@@ -14,7 +14,7 @@ from dataclasses import replace
 from tuner.design.study import Study
 from tuner.execution.machine import Quota
 from tuner.execution.prefixes import PrefixFinder
-from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
+from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord, is_shard
 from tuner.records.conclusions import Retention
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.store import Ledger
@@ -70,13 +70,24 @@ def spare(
     ranked = sorted(ended, key=lambda one: _rank(study, one))
     chosen = {record.trial_id for record in ranked[:winners]} | _best_of_seeds(ranked)
     losers = [record for record in ranked if record.trial_id not in chosen]
+    gone: set[Owned] = set()
     for kind in ORDER:
         for record in reversed(losers):
             for kept in record.checkpoints:
                 is_needed = kept.kind != "best" and (record.trial_id, kept.step) in needed
                 rests_on_it = kept.kind == "best" and any(trial == record.trial_id for trial, _ in needed)
                 if kept.kind == kind and not is_needed and not rests_on_it:
+                    gone.add((record.trial_id, kept))
                     yield record.trial_id, kept
+                    if kind != "best":
+                        yield from ((record.trial_id, one) for one in _shards_without_state(record, kept.step, gone))
+
+
+def _shards_without_state(record: TrialRecord, step: int, gone: Collection[Owned]) -> list[Checkpoint]:
+    """The parts that other ranks have of a trial's state at a step, where no state there is left that needs them."""
+    here = [kept for kept in record.checkpoints if kept.step == step and kept.kind != "best"]
+    needed = any(not is_shard(kept.kind) and (record.trial_id, kept) not in gone for kept in here)
+    return [] if needed else [kept for kept in here if is_shard(kept.kind)]
 
 
 def _best_of_seeds(ranked: Sequence[TrialRecord]) -> set[int]:

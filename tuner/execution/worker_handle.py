@@ -13,6 +13,7 @@ from tuner import signals
 from tuner.execution.channel import END, STOP, Message, exit_words, line_of, piped
 from tuner.execution.fork_server import MATE, WORKER, ForkedWorker, ForkServer, worker_environment
 from tuner.execution.gang_store import LOCAL, GangStore
+from tuner.execution.launched_ranks import LaunchedRanks, RankLost
 from tuner.execution.remote_job import Setup, StudyTask
 from tuner.records import Claim
 from tuner.training.gang import Spot
@@ -27,11 +28,13 @@ class Ranks:
     """Where the other ranks of a worker's gang are, `Machine.gang` of them with rank 0.
 
     host: the address of this machine that all of them reach. devices: of the ranks that the coordinator starts itself,
-    1, 2, ...; none where somebody else starts them at the `spot` of the handle.
+    1, 2, ...; none where somebody else starts them at the `spot` of the handle. launched: they are commands that were
+    started together with this one, which starts none anew.
     """
 
     host: str = LOCAL
     devices: Sequence[str | None] = ()
+    launched: LaunchedRanks | None = None
 
 
 class WorkerHandle:
@@ -52,41 +55,32 @@ class WorkerHandle:
         self.spot: Spot | None = None
         self._store: GangStore | None = None
         self._mates: list[_Pipes] = []
-        self._ended: tuple[int, int] | None = None  # the rank that ended first, and its exit code
+        self._ended: RankLost | None = None  # the rank that ended first
         self._start()
 
     def _start(self) -> None:
-        world = self.setup.machine.gang
-        self._store = GangStore(world, self.ranks.host) if world > 1 else None
-        self.spot = None if self._store is None else self._store.spot(0)
-        self._lead = _Pipes(self._started(WORKER))
+        world, launched = self.setup.machine.gang, self.ranks.launched
+        self._store = GangStore(world, self.ranks.host) if world > 1 and launched is None else None
+        self.spot = None if self._store is None else self._store.spot
+        if launched is not None:
+            self.spot = launched.started(self.setup)
+        self._lead = _Pipes(_started(WORKER, self.setup, self.fork_server))
         self.ready, self.moved, self._ended = False, time.monotonic(), None
         self._lead.send(self._setup_of(self.spot).as_json())
         self._mates = []
-        for rank, device in enumerate(self.ranks.devices if self._store else (), 1):
-            mate = _Pipes(self._started(MATE))
+        for rank, device in enumerate(self.ranks.devices, 1):
+            mate = _Pipes(_started(MATE, self.setup, self.fork_server))
             self._mates.append(mate)
             mate.send(self._mates_setup(rank, device).as_json())
-
-    def _started(self, kind: bytes) -> subprocess.Popen[bytes] | ForkedWorker:
-        if self.fork_server is not None:
-            return self.fork_server.fork(kind)
-        with signals.blocked():
-            return subprocess.Popen(  # noqa: S603 - our own modules
-                [sys.executable, "-m", _MODULES[kind]],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=worker_environment(self.setup.machine.threads),
-            )
 
     def _setup_of(self, spot: Spot | None) -> Setup:
         return replace(self.setup, spot=None if spot is None else spot.as_json())
 
     def _mates_setup(self, rank: int, device: str | None) -> Setup:
         """What another rank loads: the same, without the records."""
-        assert self._store is not None
         machine = replace(self.setup.machine, device=device)
-        return replace(self._setup_of(self._store.spot(rank)), machine=machine, url="", relay="")
+        spot = None if self.spot is None else replace(self.spot, rank=rank)
+        return replace(self._setup_of(spot), machine=machine, url="", relay="")
 
     @property
     def process(self) -> subprocess.Popen[bytes] | ForkedWorker:
@@ -124,34 +118,42 @@ class WorkerHandle:
 
     def has_ended(self) -> bool:
         """Whether its process has ended, or one of its gang has that was not told to; the others are ended then."""
+        if self._ended is None and self.ranks.launched is not None:
+            self._ended = self.ranks.launched.lost()
         if self._ended is None and self._some_ended():
             signals.soon(lambda: self._by_signal() is not None or not self._mates)  # the one that the others missed
             self._ended = self._by_signal() or self._first_end()
+        if self._ended is not None:
             self.kill()
         return self._ended is not None
 
     def _some_ended(self) -> bool:
         return self.process.poll() is not None or any(mate.process.poll() for mate in self._mates)
 
-    def _by_signal(self) -> tuple[int, int] | None:
-        """The rank that a signal has ended, with its exit code."""
+    def _by_signal(self) -> RankLost | None:
+        """The rank that a signal has ended."""
         codes = ((rank, one.process.poll()) for rank, one in enumerate(self._all))
-        return next(((rank, code) for rank, code in codes if code is not None and (code < 0 or _asked_for(code))), None)
+        ended = ((rank, code) for rank, code in codes if code is not None and (code < 0 or _asked_for(code)))
+        return next((self._lost(rank, code) for rank, code in ended), None)
 
-    def _first_end(self) -> tuple[int, int]:
+    def _first_end(self) -> RankLost:
         """The rank that ended with an error, or else the first one."""
         codes = [one.process.poll() for one in self._all]
-        return next(((rank, code) for rank, code in enumerate(codes) if code), (0, codes[0] or 0))
+        return next((self._lost(rank, code) for rank, code in enumerate(codes) if code), self._lost(0, codes[0] or 0))
+
+    def _lost(self, rank: int, code: int) -> RankLost:
+        who = f"rank {rank} of its gang" if self.setup.machine.gang > 1 else "its worker"
+        return RankLost(rank, code, f"{who} {exit_words(code)}")
 
     @property
-    def exit_code(self) -> int:
+    def lost(self) -> RankLost:
         """How it ended, or the rank that the others were ended for."""
-        return (self.process.returncode or 0) if self._ended is None else self._ended[1]
+        return self._lost(0, self.process.returncode or 0) if self._ended is None else self._ended
 
-    def end_words(self) -> str:
-        """Which process ended and how, in words."""
-        rank = 0 if self._ended is None else self._ended[0]
-        return f"{f'rank {rank} of its gang' if self._mates else 'its worker'} {exit_words(self.exit_code)}"
+    @property
+    def may_restart(self) -> bool:
+        """Whether its processes are started here, and not by what has started this command."""
+        return self.ranks.launched is None
 
     def is_stalled(self, seconds: float) -> bool:
         """Whether it has a task and gave no sign of life for so long. Until it is ready it may take longer."""
@@ -165,7 +167,7 @@ class WorkerHandle:
     @property
     def was_told_to_end(self) -> bool:
         """Whether a signal ended it that asks for an end; as it did where it could not save in time."""
-        return _asked_for(self.process.returncode if self._ended is None else self._ended[1])
+        return _asked_for(self.process.returncode if self._ended is None else self._ended.code)
 
     def kill(self) -> None:
         """End it at once, with its gang, and wait until all are gone."""
@@ -194,6 +196,41 @@ class WorkerHandle:
             one.close()
         if self._store is not None:
             self._store.close()
+
+
+class MateHandle:
+    """A rank of a gang that follows rank 0, as the command that has started it alone sees it."""
+
+    def __init__(self, setup: Setup, fork_server: ForkServer | None = None) -> None:
+        self._pipes = _Pipes(_started(MATE, setup, fork_server))
+        self._pipes.send(setup.as_json())
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._pipes.process.poll()
+
+    def faults(self) -> list[Message]:
+        """What went wrong since the last call."""
+        return [message for message in self._pipes.messages() if message["is"] == "fault"]
+
+    def ask_to_stop(self) -> None:
+        """Have it ask rank 0 to save and end."""
+        self._pipes.send(STOP)
+
+    def kill(self) -> None:
+        """End it at once, and wait until it is gone."""
+        if self._pipes.process.poll() is None:
+            self._pipes.process.kill()
+        self._pipes.process.wait()
+
+    def close(self) -> None:
+        """Wait a moment for the end that rank 0 has told it; else kill it."""
+        self._pipes.send(END)
+        with suppress(subprocess.TimeoutExpired):
+            self._pipes.process.wait(timeout=END_SECONDS)
+        self.kill()
+        self._pipes.close()
 
 
 class _Pipes:
@@ -234,3 +271,15 @@ class _Pipes:
 def _asked_for(code: int | None) -> bool:
     return code == signals.EXIT_CODE or (code is not None and -code in signals.STOPPING)
 
+
+def _started(kind: bytes, setup: Setup, fork_server: ForkServer | None) -> subprocess.Popen[bytes] | ForkedWorker:
+    """A process that waits for its setup."""
+    if fork_server is not None:
+        return fork_server.fork(kind)
+    with signals.blocked():
+        return subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, "-m", _MODULES[kind]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=worker_environment(setup.machine.threads),
+        )

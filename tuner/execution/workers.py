@@ -26,6 +26,7 @@ from tuner.execution.channel import Message, error_of
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
+from tuner.execution.launched_ranks import LaunchedRanks
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, check_cores, worker_devices
@@ -57,12 +58,14 @@ class Workers:
 
     Where no second process pays, this process trains alone.
 
-    url: of the records, for the workers. fork_server: one that was started before torch was imported here.
+    url: of the records, for the workers. fork_server: one that was started before torch was imported here. launched:
+    the other ranks of the one worker, where they were started together with this command.
     """
 
-    def __init__(self, url: str, fork_server: ForkServer | None = None) -> None:
+    def __init__(self, url: str, fork_server: ForkServer | None = None, launched: LaunchedRanks | None = None) -> None:
         self.url = url
         self.fork_server = fork_server
+        self.launched = launched
         self.workers: list[WorkerHandle] = []
         self.relay: Relay | None = None
 
@@ -94,8 +97,7 @@ class Workers:
     def started(self, loaded: LoadedWorkload, count: int) -> list[WorkerHandle]:
         """Workers that begin to load the workload; on the CPU they are forked, where the system can do that."""
         machine = loaded.machine
-        devices = worker_devices(machine, count, torch.cuda.device_count())
-        gangs = [devices[first : first + machine.gang] for first in range(0, len(devices), machine.gang)]
+        gangs = self._devices(machine, count)
         url = self.url if self.relay is None else without_password(self.url)
         setups = [setup_of(loaded, url, machine.for_worker(ranks[0], count)) for ranks in gangs]
         if self.relay is not None:
@@ -105,7 +107,18 @@ class Workers:
         elif self.fork_server is None:
             self.fork_server = ForkServer(worker_environment(machine.threads), str(setups[0].study_file))
         each = zip(setups, gangs, strict=True)
-        return [WorkerHandle(setup, self.fork_server, Ranks(devices=ranks[1:])) for setup, ranks in each]
+        return [
+            WorkerHandle(setup, self.fork_server, Ranks(devices=ranks[1:], launched=self.launched))
+            for setup, ranks in each
+        ]
+
+    def _devices(self, machine: Machine, count: int) -> list[Sequence[str | None]]:
+        """Of each worker the devices of the ranks that are started here."""
+        num_gpus = torch.cuda.device_count()
+        if self.launched is not None:
+            return [[self.launched.place.device(machine.device, num_gpus)]]
+        devices = worker_devices(machine, count, num_gpus)
+        return [devices[first : first + machine.gang] for first in range(0, len(devices), machine.gang)]
 
     def close(self) -> None:
         """End all workers."""
@@ -243,10 +256,10 @@ class Coordinator:
         if self.worker_stopped:
             return
         if worker.busy and self._is_dead(worker):
-            if worker.was_told_to_end or (worker.exit_code >= 0 and signals.soon(stop)):
+            if worker.was_told_to_end or (worker.lost.code >= 0 and signals.soon(stop)):
                 self.worker_stopped = True
             else:
-                self._replace(worker, task, f"lost: {worker.end_words()}")
+                self._replace(worker, task, f"lost: {worker.lost.words}")
         elif worker.is_stalled(self.machine.stall_seconds):
             worker.kill()
             awaited = "step" if worker.claims else "sign of life"
@@ -335,6 +348,10 @@ class Coordinator:
         for claim in worker.claims.values():
             stopped = TrialUpdate(claim.trial_id, claim.fence, 0, state=State.RUNNING, reason=reason)
             self.listener.trial_ended(claim, stopped)
+        if not worker.may_restart:
+            raise Paused(
+                f"{reason}; the attempt is counted, and what was committed before is kept: start all ranks again"
+            )
         worker.restart()
         worker.assign(task)
 

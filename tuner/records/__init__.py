@@ -13,6 +13,8 @@ from tuner.records.checkpoint_records import (
     Checkpoint,
     CheckpointKind,
     PrefixKey,
+    is_shard,
+    shard_kind,
 )
 from tuner.records.numerics_record import Numerics
 from tuner.records.promises import MeasuredPromises, Promises
@@ -58,4 +60,6 @@ __all__ = [
     "TrialUpdate",
     "UnreadableTrial",
     "groups_words",
+    "is_shard",
+    "shard_kind",
 ]

@@ -1,15 +1,24 @@
 """Saved states of trials, and the key under which another trial may start from one."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from tuner.records.numerics_record import Numerics
 
-CheckpointKind = Literal["latest", "best", "trunk"]
+CheckpointKind = str  # "latest", "best", "trunk", or that of a shard: the part of another rank of a state at its step
 LOOP_FOLDER = "files"  # below the folder of a trial: what the loop that trains it writes there
 COMMAND_MARK = "tuner-command.json"  # among the kept files of a command: at which step they were saved, and if any were
 FROZEN_FOLDER = "frozen"  # below the folder of a study: what checkpoints of its trials leave out
 GROUP_FOLDER = "group-of-trial-"  # how folders of checkpoints begin that several trials share
+
+
+def shard_kind(rank: int) -> CheckpointKind:
+    """The kind of the part that a rank other than 0 has of a state in shards."""
+    return f"shard-{rank}"
+
+
+def is_shard(kind: CheckpointKind) -> bool:
+    """Whether a checkpoint is the part of another rank; it is of use with the state at its step alone."""
+    return kind.startswith("shard-")
 
 
 @dataclass(frozen=True, slots=True)

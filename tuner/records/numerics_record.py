@@ -10,6 +10,7 @@ from tuner.shown import quoted, shown
 
 # Names that earlier versions did not write: where one side lacks them they are unknown, and not different.
 ADDED = frozenset({"processor", "libraries", "settings", "compute", "multiprocessors"})
+ABSENT = frozenset({"shard", "world"})  # where they are not there, a model was not in shards
 _WORDS = {"cpu_capability": "kernels of torch", "cuda": "CUDA", "cudnn": "cuDNN", "machine": "architecture",
           "compute": "compute capability", "packages": "package", "libraries": "library",
           "settings": "variable"}  # fmt: skip
@@ -74,14 +75,14 @@ class Numerics:
     def differences(self, other: "Numerics") -> tuple[str, ...]:
         """What is known to differ between these and other Numerics, each in words with the value here first.
 
-        What one of both does not say is unknown, and so is how an engine is called.
+        What one of both does not say is unknown, but for shards, and so is how an engine is called.
         """
         try:
             mine, others = self.values, other.values
         except StorageError:
             return () if self.canonical == other.canonical else ("what cannot be read",)
         found: list[str] = []
-        for name in sorted((mine.keys() & others.keys()) - {"engine"}):
+        for name in sorted((mine.keys() & others.keys()) - {"engine"} | (mine.keys() | others.keys()) & ABSENT):
             word = _WORDS.get(name, name.replace("_", " "))
             before, after = mine.get(name), others.get(name)
             if isinstance(before or {}, dict) and isinstance(after or {}, dict):

@@ -18,7 +18,8 @@ from tuner.stores.places import ObjectPath, StoredPath, lies_below, name_below, 
 
 TRASH = ".trash"
 _NAME = re.compile(
-    r"\.?(?:(?:latest|best|trunk)-\d{9,}-(\d+)\.(?:pt|safetensors)|base-[0-9a-f]{32}\.safetensors)(?:\.\d+\.tmp)?"
+    r"\.?(?:(?:latest|best|trunk|shard)-\d{9,}-(\d+)(?:-\d+of\d+)?\.(?:pt|safetensors)|base-[0-9a-f]{32}\.safetensors)"
+    r"(?:\.\d+\.tmp)?"
 )
 _TRIAL = re.compile(r"(?:group-of-)?trial-\d{5,}")
 

@@ -153,7 +153,7 @@ checkpoint = Table(
     "checkpoint",
     metadata,
     Column("trial_id", ForeignKey("trial.id"), primary_key=True),
-    Column("kind", Text, primary_key=True, comment="latest, best or trunk"),
+    Column("kind", Text, primary_key=True, comment="latest, best or trunk; shard-1 and on"),
     Column("step", BigInteger, primary_key=True),
     Column("position", SmallInteger, nullable=False, comment="order in which the trainer named them"),
     Column("file_id", ForeignKey("checkpoint_file.id"), nullable=False, index=True),

@@ -20,7 +20,7 @@ import torch
 
 from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
-from tuner.records import BaseFile, Checkpoint, CheckpointKind, PrefixKey
+from tuner.records import BaseFile, Checkpoint, CheckpointKind, PrefixKey, shard_kind
 from tuner.security import make_private_folder
 from tuner.stores import tidying
 from tuner.stores.digesting import Write
@@ -33,6 +33,7 @@ from tuner.training.stacked_states import state_of_member
 logger = logging.getLogger(__name__)
 
 SUFFIX = {"latest": "pt", "best": "safetensors", "trunk": "pt"}
+SHARDS = "shards"  # of a state: the rank whose part it is, how many there are, and the files of the other ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,14 @@ class CheckpointFolder:
         """Save a whole training state with torch's own format. With a `prefix` other trials may start from it."""
         written = self._write(kind, step, lambda file: write_state_to(file, state), value)
         return replace(written, prefix=prefix, base=base_named_by(state))
+
+    def write_shard(self, rank: int, world: int, step: int, state: Mapping[str, Any]) -> Checkpoint:
+        """Save the part of a state that rank 1 or above of `world` has; its state of rank 0 names it (`with_shards`)."""
+        name = f"{self.place}/shard-{step:09d}-{self.fence}-{rank}of{world}.pt"
+        path = self._inside(name)
+        written = write_durably(path, lambda file: write_state_to(file, state))
+        sync_folder(path.parent)
+        return Checkpoint(shard_kind(rank), step, name, written.digest, written.num_bytes)
 
     def write_weights(
         self,
@@ -281,9 +290,24 @@ def write_kept_files(files: Mapping[str, torch.Tensor], folder: Path) -> None:
         (folder / name).write_bytes(content.numpy().tobytes())
 
 
+def with_shards(state: Mapping[str, Any], shards: Collection[Checkpoint]) -> dict[str, Any]:
+    """The state of rank 0 of a model in shards, with the files of all other ranks."""
+    files = [[one.kind, one.file, one.digest, one.num_bytes] for one in shards]
+    return {**state, SHARDS: {**state[SHARDS], "files": files}}
+
+
+def shards_of(state: Mapping[str, Any] | None) -> tuple[Checkpoint, ...]:
+    """The files of other ranks that a state names; none of a state that is whole."""
+    if state is None or SHARDS not in state:
+        return ()
+    return tuple(Checkpoint(kind, state["step"], *named) for kind, *named in state[SHARDS]["files"])
+
+
 def _fence_of(name: str) -> int | None:
     """The fence of the claim under which a file was written; None for what is no checkpoint of ours."""
-    found = re.fullmatch(r"\.?(?:latest|best|trunk)-\d{9}-(\d+)\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name)
+    found = re.fullmatch(
+        r"\.?(?:latest|best|trunk|shard)-\d{9}-(\d+)(?:-\d+of\d+)?\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name
+    )
     return int(found[1]) if found else None
 
 

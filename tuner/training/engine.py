@@ -13,7 +13,18 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import Claim, GroupRecord, Measurement, Numerics, PrefixKey, Price, Promises, Recorder, TrialUpdate
+from tuner.records import (
+    Checkpoint,
+    Claim,
+    GroupRecord,
+    Measurement,
+    Numerics,
+    PrefixKey,
+    Price,
+    Promises,
+    Recorder,
+    TrialUpdate,
+)
 from tuner.training.setup import StudySetup, TrainingSetup
 from tuner.training.stability import Divergence
 
@@ -75,6 +86,13 @@ class Trainee(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Everything the rest of the trial depends on: plain containers and tensors only."""
+        ...
+
+    def write_shards(self, place: str, fence: int) -> Sequence[Checkpoint]:
+        """Of a model in shards, whose `state` is the part of one rank: have all others write theirs, durably.
+
+        place, fence: those of the trial's checkpoints (`CheckpointFolder`).
+        """
         ...
 
     def load(self, state: Mapping[str, Any]) -> None:

@@ -80,6 +80,8 @@ class Gang:
         self.large = self.control  # exchanges gradients
         self.wish: Callable[[], Flag] = lambda: Flag.GO
         self.leaving = Flag.GO
+        self.shards: Any = None  # the group in which shards of models are exchanged, once there is one
+        self.timeout: timedelta | None = None  # of an exchange
         self.asked_to_stop = False
         self.told = 0  # commands so far
         self._size = 0
@@ -104,6 +106,7 @@ class Gang:
                 timeout=timeout,
             )
             gang = cls(spot, store, device)
+            gang.timeout = timeout
             gang.large = gang._group_of_gradients(timeout)
         return gang
 
@@ -172,6 +175,25 @@ class Gang:
             return self.asked_to_stop
 
         return stop
+
+    def leave(self) -> None:
+        """Have all others leave the command that is under way, where they look for it, as this rank does."""
+        with _lost("the store of the gang is gone"):
+            self.store.set(f"left-{self.told}", "1")
+
+    def left_by_others(self) -> Callable[[], bool]:
+        """Whether a rank has left the command that is under way. Asked often; the store now and then."""
+        key, looked = f"left-{self.told}", time.monotonic()
+
+        def left() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked < LOOK_SECONDS:
+                return False
+            looked = time.monotonic()
+            with _lost("the store of the gang is gone"):
+                return bool(self.store.check([key]))
+
+        return left
 
     # Exchanges of all ranks
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from tuner.design.patience import stalled
 from tuner.errors import CorruptCheckpoint, StudyChanged
 from tuner.records import (
@@ -22,10 +24,11 @@ from tuner.records import (
     Prefix,
     State,
     TrialUpdate,
+    is_shard,
 )  # fmt: skip
 from tuner.stores import tidying
 from tuner.training.best import BestKeeper, Kept
-from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
+from tuner.training.checkpoints import SHARDS, CheckpointFolder, read_state, read_weights, shards_of, with_shards
 from tuner.training.copy_on_write import in_one_memory
 from tuner.training.endings import is_out_of_memory, raise_lost_device
 from tuner.training.engine import Measured, Trainee, Weights
@@ -77,7 +80,7 @@ class Logbook:
         self.folder.sweep({checkpoint.file for checkpoint in mine})
         for checkpoint in mine:
             self.frozen.mend(checkpoint, self.trainee.frozen())
-        own = (checkpoint for checkpoint in mine if checkpoint.kind != "best")
+        own = (checkpoint for checkpoint in mine if checkpoint.kind != "best" and not is_shard(checkpoint.kind))
         states = sorted(own, key=lambda checkpoint: (checkpoint.step, checkpoint.kind == "latest"), reverse=True)
         for saved in states:
             if self._resumed_from(saved):
@@ -98,8 +101,9 @@ class Logbook:
             return False
         at_evaluation = self.trainee.step in self.setup.study.budget.evaluation_steps
         self.owes_evaluation = at_evaluation and self.trainee.unevaluated > 0
-        self.trunks = tuple(checkpoint for checkpoint in mine if checkpoint.kind == "trunk")
-        self.newest = tuple(dict.fromkeys((*bests, saved, *self.trunks)))
+        trunks = [checkpoint for checkpoint in mine if checkpoint.kind == "trunk"]
+        self.trunks = tuple(part for trunk in trunks for part in (trunk, *_shards_at(trunk.step, mine)))
+        self.newest = tuple(dict.fromkeys((*bests, saved, *_shards_at(saved.step, mine), *self.trunks)))
         self.checkpoints = self.newest + tuple(c for c in mine if c.step < saved.step and c not in self.newest)
         return True
 
@@ -150,7 +154,8 @@ class Logbook:
         self.trainee.load(state)
         live = self.trainee.frozen()
         for step, value in state["best"]:
-            on_device = {name: tensor.to(self.setup.device) for name, tensor in best_weights[step].items()}
+            place = torch.device("cpu") if SHARDS in state else self.setup.device  # a device has no room for the whole
+            on_device = {name: tensor.to(place) for name, tensor in best_weights[step].items()}
             kept = {name: in_one_memory(tensor, live.get(name)) for name, tensor in on_device.items()}
             self.best.restore(step, value, kept)
         return bests
@@ -167,7 +172,7 @@ class Logbook:
         step = self.trainee.step
         if self.owes_evaluation:  # the state that was loaded holds losses which this evaluation has counted
             self.owes_evaluation = False
-            self.checkpoints = self.newest = tuple(one for one in self.checkpoints if not _is_latest(one, step))
+            self.checkpoints = self.newest = tuple(one for one in self.checkpoints if not _is_at(one, step))
         self.pending += [Measurement(step, name, value) for name, value in measured.items()]
         # A metric of the whole split may have no value, where a class is missing: then no weights are kept for it.
         value = measured.get(self.setup.study.objective.metric, math.nan)
@@ -210,14 +215,20 @@ class Logbook:
         if key is not None:
             state = self.state()
             held = {kept.step: self.frozen.marked(kept.weights, state) for kept in self.best.kept}
-            self.trunks += (self.folder.write_state("trunk", step, state | {"best_weights": held}, None, key),)
+            trunk = self.folder.write_state("trunk", step, state | {"best_weights": held}, None, key)
+            self.trunks += (trunk, *shards_of(state))
 
     def state(self, known: Known | None = None) -> dict[str, Any]:
         """The state of the trial, as a checkpoint holds it: without what is frozen and in a base file.
 
+        Of a model in shards it is the part of this rank; the others have written theirs, which it names.
         `known`: digests of frozen tensors that the trials of a cohort share; added to.
         """
         state = {**self.trainee.state(), "best": [(kept.step, kept.value) for kept in self.best.kept]}
+        if SHARDS in state:
+            there = _shards_at(self.trainee.step, (*self.checkpoints, *self.in_background, *self.trunks))
+            written = there or self.trainee.write_shards(self.folder.place, self.folder.fence)
+            state = with_shards(state, written)
         return self.frozen.left_out(state, self.trainee.frozen(), known)
 
     def latest_value(self) -> float | None:
@@ -279,7 +290,7 @@ class Logbook:
         if state is not None:
             write = partial(self.folder.write_state, "latest", step, state, self.latest_value())
             writes.append(write if latest is None else partial(_same, latest))
-        return writes + [partial(_same, trunk) for trunk in self.trunks]
+        return writes + [partial(_same, one) for one in dict.fromkeys((*shards_of(state), *self.trunks))]
 
     def _write_best(self, kept: Kept, followed: bool) -> Checkpoint:
         return self.folder.write_weights(kept.step, self.frozen.parted(kept.weights), kept.value, followed)
@@ -352,3 +363,14 @@ class SharedFiles:
 
 def _is_latest(kept: Checkpoint, step: int) -> bool:
     return kept.kind == "latest" and kept.step == step
+
+
+def _is_at(kept: Checkpoint, step: int) -> bool:
+    """Whether it is the last state at a step, or a part of it."""
+    return kept.step == step and (kept.kind == "latest" or is_shard(kept.kind))
+
+
+def _shards_at(step: int, kept: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """The parts that other ranks have of the state at a step, in their order."""
+    found = {one.kind: one for one in kept if one.step == step and is_shard(one.kind)}
+    return tuple(sorted(found.values(), key=lambda one: int(one.kind.rpartition("-")[2])))

@@ -107,11 +107,13 @@ def numerics(
     packages: Mapping[str, str] = NO_PACKAGES,
     *,
     declared: bool = False,
+    in_shards: int = 0,
 ) -> Numerics:
     """The Numerics of this process.
 
     packages: the installed distributions that the workload's own code imports, with their versions. declared: whether
     trials set the precision of products by themselves, as their own precision says; how torch is set is nothing then.
+    in_shards: how many ranks have the model of a trial in shards; 0: each process has it whole.
     """
     known: dict[str, Any] = {
         "engine": "module" if profile == "exact" else "fast",
@@ -138,6 +140,10 @@ def numerics(
         known["half"] = [name for name in _HALF if getattr(torch.cpu, f"_is_{name}_supported")()]
     if packages:
         known["packages"] = dict(packages)
+    if in_shards:
+        known |= {"shard": "fsdp2", "world": in_shards}
+        if device.type == "cuda":
+            known["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
     return Numerics.of(known)
 
 

@@ -134,6 +134,7 @@ class TrainingSetup:
     the workload's code and data; without one no trial may start from another. `packages`: installed distributions that
     the workload uses, with their versions; they are part of the Numerics. `trainers`: processes that train at the same
     time on this machine, and share its cores. `inherited`: the weights of an earlier stage that models start from.
+    `shard`: "fsdp2" where each of the `world` ranks that train a trial has a part of the model; "": each has it whole.
     """
 
     study: Study
@@ -149,6 +150,8 @@ class TrainingSetup:
     packages: Mapping[str, str] = field(default_factory=dict)
     trainers: int = 1
     inherited: StartWeights | None = None
+    shard: str = ""
+    world: int = 1
 
     def loading(self) -> AbstractContextManager[None]:
         """Within the block loading processes are at work, as many as the workload asks for."""
@@ -161,7 +164,13 @@ class TrainingSetup:
 
     @property
     def numerics(self) -> Numerics:
-        return numerics(self.device, self.profile, self.packages, declared=self.study.declares_precision)
+        return numerics(
+            self.device,
+            self.profile,
+            self.packages,
+            declared=self.study.declares_precision,
+            in_shards=self.world if self.shard else 0,
+        )
 
     def optimizer_of(self, trial: Trial) -> Value:
         return trial.point.get("optimizer", self.study.optimizer)

@@ -18,10 +18,11 @@ from tuner.design.objective import (
     STEP_LOSS,
     STEP_NORM,
 )
+from tuner.design.optimizers import ParameterGroup
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
-from tuner.records import Measurement, Numerics, PrefixKey
+from tuner.records import Checkpoint, Measurement, Numerics, PrefixKey
 from tuner.training.averages import averages_of, shown_weights
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
@@ -30,8 +31,9 @@ from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, frozen_in, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
+from tuner.training.fsdp_state import whole_state_of
 from tuner.training.gang import Gang
-from tuner.training.groups import as_state, difference_of_groups, recorded, trained_groups
+from tuner.training.groups import TrainedGroup, as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
 from tuner.training.loss_scale import LossScale
 from tuner.training.models import build_model, initial_weights, shown_point
@@ -66,6 +68,7 @@ class TrialRun:
     """
 
     gang: Gang | None = None
+    kind_of_update: Callable[..., Update] = Update
 
     def __init__(self, setup: TrainingSetup, trial: Trial) -> None:
         self.setup = setup
@@ -82,12 +85,12 @@ class TrialRun:
             slices=setup.slices_of(trial),
             precision=setup.precision_of(trial),
         )
-        self.model = build_model(setup, trial)
+        self.model = self.built()
         self.compiler = compiler_of(self.model, setup.workload.loss, setup.device)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.parameters = self.trained()
         groups = trained_groups(setup.workload, self.model, self.point)
         self.groups = recorded(groups)
-        given = [group.for_optimizer() for group in groups]
+        given = [self.for_optimizer(group) for group in groups]
         self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
         self.averages = averages_of(setup.ema_steps_of(trial), self.model)
         slices, training = self.rule.slices, setup.data.training
@@ -107,6 +110,18 @@ class TrialRun:
         self.totals: dict[int, torch.Tensor] = {}  # of the slices' weights, by step, on the device
         self.exact = setup.profile == "exact" and repeats(self.compiler)
         self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
+
+    def built(self) -> torch.nn.Module:
+        """The model of the trial before its first step."""
+        return build_model(self.setup, self.trial)
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters that its updates change."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def for_optimizer(self, group: TrainedGroup) -> ParameterGroup:
+        """A group of its parameters as the optimizer is built of it."""
+        return group.for_optimizer()
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -147,7 +162,7 @@ class TrialRun:
         its repetition it may stop, too.
         """
         with updating(self.rule.precision, self.setup.device):
-            update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
+            update = self.kind_of_update(self.setup, self.rule, self.model, self.parameters, self.optimizer, self.scale)
             update.totals = self.totals
             update.share_with(self.gang)
             batch_at, point, stop, step = self.batch_at, self.point, self.stops, self.step
@@ -234,9 +249,12 @@ class TrialRun:
         """
         return self.evaluated()[0]
 
-    def evaluated(self) -> tuple[Measured, list[Tally]]:
-        """The metrics as `evaluate` gives them, and what was kept of the examples of each split."""
-        setup = self.setup
+    def evaluated(self, stop: Callable[[], bool] | None = None) -> tuple[Measured, list[Tally]]:
+        """The metrics as `evaluate` gives them, and what was kept of the examples of each split.
+
+        stop: asked before each batch, in place of what the setup says.
+        """
+        setup, stop = self.setup, stop or self.setup.stop
         self.seed_evaluation()
         measured: Measured = {}
         tallies = []
@@ -244,7 +262,7 @@ class TrialRun:
             for split in (setup.data.training_sample, setup.data.validation):
                 size = setup.evaluation_batch_size
                 with computing(self.rule.precision, setup.device):
-                    tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+                    tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=stop))
                 measured |= tallies[-1].measured()
         return measured, tallies
 
@@ -281,7 +299,7 @@ class TrialRun:
         norm = self.read_gradient_norm()
         if self.rule.clip_norm is not None:
             norm = self._norm_as_taken()  # an update whose norm overflows is clipped to zero and breaks no weight
-        divergence = divergence or diverged_weights(norm, self.parameters, self.step)
+        divergence = divergence or diverged_weights(norm, self.watched(), self.step)
         given_up = self.scale.divergence() if self.scale is not None else None
         if given_up is not None and (divergence is None or given_up.step <= divergence.step):
             divergence = given_up
@@ -289,6 +307,10 @@ class TrialRun:
             return None
         self._trace(torch.stack(self.losses).tolist(), divergence.step)
         return replace(divergence, what=divergence.what + what_spoiled(self.batches, divergence.step))
+
+    def watched(self) -> Sequence[torch.Tensor]:
+        """Tensors with the norm of the weights: what is not finite there has diverged."""
+        return self.parameters
 
     def measure(self, evaluated: Measured | None = None) -> Measured:
         """The metrics of both splits, and mean loss and gradient norms of the batches since the last evaluation.
@@ -378,15 +400,20 @@ class TrialRun:
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
+    def write_shards(self, place: str, fence: int) -> Sequence[Checkpoint]:
+        """Nothing: the state is whole."""
+        return ()
+
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Go on from a saved state, whole or in shards.
 
         Raises StudyChanged for the state of a trial that started from other weights, or with another loss, and where
         its parameters were grouped otherwise.
         """
+        state = whole_state_of(self.setup.checkpoint_root, state)
         self._check_initial(state)
         self._check_groups(state)
-        set_tensors(self.model, state["model"], self.setup.device)
+        self.put_model(state["model"])
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
         whole = self.averages is None or self.averages.load(state.get("averages"))
         self.optimizer.load_state_dict(state["optimizer"])
@@ -404,6 +431,10 @@ class TrialRun:
         self.exact = bool(state["exact"]) and alike and same and has_extra and whole  # tuner 0.1 saved no extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
+
+    def put_model(self, saved: Mapping[str, torch.Tensor]) -> None:
+        """Give the model its saved tensors. Raises LookupError or ValueError where they do not fit."""
+        set_tensors(self.model, saved, self.setup.device)
 
     def _is_of_here(self, state: Mapping[str, Any]) -> bool:
         """Whether a state was trained under the Numerics of this process."""

@@ -142,7 +142,7 @@ class Update:
             return None
         del before  # the optimizer writes into parameters that nothing else shows: without a copy
         limit = self.rule.clip_norm
-        norm = None if limit is None else clip_gradients(self.parameters, limit)
+        norm = None if limit is None else self.clipped(limit)
         self.apply(step)
         return loss, norm
 
@@ -182,6 +182,10 @@ class Update:
         """Add the gradient of a loss to those of the parameters: times the scale, where losses are scaled."""
         scaled: Any = loss if self.scale is None else self.scale.scaled(loss)
         scaled.backward()
+
+    def clipped(self, limit: float) -> torch.Tensor:
+        """Scale the gradient to a norm of at most `limit`; returns its norm [] before."""
+        return clip_gradients(self.parameters, limit)
 
     def prepare(self, step: int, *, host_draws: bool, part: int = 0) -> None:
         """Seed the generators that the loss may draw from, for slice `part`; clear the gradients; train mode."""

@@ -1,0 +1,69 @@
+"""Which way a gang trains: every rank with the whole model, or each with its shards of it (FSDP2)."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tuner.design.trial import Trial
+from tuner.training.checkpoints import state_in, write_state_to
+from tuner.training.fsdp_run import ShardFollower, ShardLead
+from tuner.training.gang import Gang
+from tuner.training.gang_command import Said
+from tuner.training.gang_follower import Decode, Follower, Stop
+from tuner.training.gang_run import Encode, Ganged, GangRun
+from tuner.training.setup import TrainingSetup
+
+
+class InShards(Ganged):
+    """The engine of trials whose models are in shards, at rank 0."""
+
+    def made(self, trial: Trial) -> ShardLead:
+        """The trial before its first step, at rank 0."""
+        return ShardLead(self, trial)
+
+
+class FollowerInShards(Follower):
+    """What a rank other than 0 does of them."""
+
+    def __init__(self, setup: TrainingSetup, gang: Gang, stop: Stop, decode: Decode) -> None:
+        super().__init__(setup, gang, stop, decode)
+        self.commands |= {"part": self.part, "weights": self.weights}
+
+    @property
+    def in_shards(self) -> ShardFollower:
+        run = self.run
+        if not isinstance(run, ShardFollower):
+            raise TypeError("a trial in shards was begun otherwise")
+        return run
+
+    def made(self, trial: Trial) -> GangRun:
+        """The trial before its first step."""
+        return ShardFollower(self.setup, trial, self.gang)
+
+    def load(self, heard: Mapping[str, Any], said: Said) -> None:
+        content = self.gang.received()
+        self.in_shards.load_told(state_in(content))
+        self.forget()
+
+    def evaluate(self, heard: Mapping[str, Any], said: Said) -> None:
+        file = io.BytesIO()
+        write_state_to(file, self.in_shards.evaluated_here())
+        said.data = file.getvalue()
+
+    def part(self, heard: Mapping[str, Any], said: Said) -> None:
+        said.data = json.dumps(asdict(self.in_shards.written_part(heard["place"], heard["fence"]))).encode()
+
+    def weights(self, heard: Mapping[str, Any], said: Said) -> None:
+        self.in_shards.gathered_weights()
+
+
+def engine_of(setup: TrainingSetup, gang: Gang, encode: Encode) -> Ganged:
+    """What trains the trials of a study by a gang, at rank 0."""
+    return InShards(setup, gang, encode) if setup.shard else Ganged(setup, gang, encode)
+
+
+def follower_of(setup: TrainingSetup, gang: Gang, stop: Stop, decode: Decode) -> Follower:
+    """What trains the trials of a study by a gang, at the other ranks."""
+    return FollowerInShards(setup, gang, stop, decode) if setup.shard else Follower(setup, gang, stop, decode)
