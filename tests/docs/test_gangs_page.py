@@ -64,7 +64,7 @@ def test_the_picture_is_the_tree(world):
 
 
 def test_a_dry_run_says_the_words_of_the_page():
-    said = next(one for one in blocks() if one.startswith("a gang of 2"))
+    said = next(one for one in blocks() if one.startswith("a gang of 2 trains"))
     price = GangPrice(2, 2, 194.0, 1_700_000, 4.3e9, why_alone="240 steps of training are too few for a probe")
     assert " ".join(said.split()) == " ".join(price.words("round-1", 6, 40))
 
