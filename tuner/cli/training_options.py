@@ -172,6 +172,7 @@ class PlanOptions:
     storage: Storage = None
     device: Device = None
     threads: Threads = 1
+    gang: Gang = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
