@@ -122,6 +122,7 @@ class TrainingOptions:
         torchrun = torchrun_of(os.environ)
         if torchrun is not None:
             check_torchrun(torchrun, self.gang, self.workers, self.engine)
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # where a rank is gone, we say so
         gang = self.gang if torchrun is None else torchrun.world
         limit = None if dry_run else known_limit(self.max_seconds, os.environ)
         if sys.stderr.isatty() and not self.quiet:

@@ -29,7 +29,7 @@ class Ranks:
 
     host: the address of this machine that all of them reach. devices: of the ranks that the coordinator starts itself,
     1, 2, ...; none where somebody else starts them at the `spot` of the handle. launched: they are commands that were
-    started together with this one, which starts none anew.
+    started together with this one, which cannot start one again.
     """
 
     host: str = LOCAL
@@ -41,7 +41,7 @@ class WorkerHandle:
     """A worker: the claims it holds, and when it last gave a sign of life.
 
     It is forked by the fork server, where there is one. A new process can take the place of one that died. Of a gang
-    the worker is rank 0; where one of its ranks has died, all of them have, and all are started anew.
+    the worker is rank 0; where one of its ranks has died, all of them have, and all are started again.
     """
 
     def __init__(self, setup: Setup, fork_server: ForkServer | None = None, ranks: Ranks | None = None) -> None:
