@@ -130,7 +130,7 @@ def test_a_gang_needs_room_for_all_its_ranks():
     ],
 )
 def test_who_waits_for_what(world, seats, said):
-    each, free = {"cpus": 1.0, "gpus": 1.0, "world": world, "packed": True}, {"cpus": 0.0, "gpus": 3.0}
+    each, free = {"cpus": 1.0, "gpus": 1.0, "world": world}, {"cpus": 0.0, "gpus": 3.0}
     (event,) = _events_of({"is": "waiting", "seats": seats, "free": free, "each": each})
     assert (event.kind, event.seat, event.text) == ("waiting", seats[0], said)
 
