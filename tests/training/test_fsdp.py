@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from support.sharded import CLAIM, Normed, going_on, last_state, sharded_study, the_trial, train_sharded
-from support.tiny import MemoryRecorder, setting_for
+from support.tiny import MemoryRecorder, StopAt, setting_for
 from torch import nn
 
-from tuner.errors import Infeasible, WorkloadError
+from tuner.errors import Infeasible
 from tuner.records import Claim, State, is_shard
 from tuner.training.alone import Alone
 from tuner.training.checkpoints import canonical_digest, export_weights, read_state
@@ -75,7 +73,7 @@ def test_a_rank_holds_and_saves_its_share(tmp_path):
     assert on_disk == files_of(update)
 
 
-@pytest.mark.parametrize("questions", [12, *(pytest.param(at, marks=pytest.mark.slow) for at in (5, 9, 20, 27, 33))])
+@pytest.mark.parametrize("questions", [12, *(pytest.param(at, marks=pytest.mark.slow) for at in (5, 9, 20, 27))])
 def test_straight_equals_resumed(questions, tmp_path):
     study = sharded_study(ema_steps=5)
     straight, curve = train_sharded(study, tmp_path / "straight")
@@ -123,10 +121,8 @@ def test_a_trial_that_goes_on_with_other_shards_is_marked(world, tmp_path):
 @pytest.mark.slow
 def test_a_trial_of_one_process_goes_on_in_shards(tmp_path):
     study = sharded_study(ema_steps=5)
-    straight, expected = alone(study, tmp_path / "one")
+    _, expected = alone(study, tmp_path / "one")
     recorder = MemoryRecorder()
-    from support.tiny import StopAt
-
     setup = setting_for(study, tmp_path / "two", Normed(), stop=StopAt(12))
     (stopped,) = Supervisor(Alone(setup), recorder).train([Claim(CLAIM, 1, the_trial(study), 1)])
     update, rest = train_sharded(study, tmp_path / "two", claim=going_on(stopped, study))
