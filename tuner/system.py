@@ -12,6 +12,7 @@ and trained in one process; the fallbacks are here, and what has none is refused
 | names that are symbolic links    | not followed (O_NOFOLLOW)  | not followed      | followed                         |
 | several worker processes         | forked, or started         | started           | refused: there is no select()    |
 | the program of a Command         | ends, with all it started  | ends, its group   | refused                          |
+| the interface of an address      | known                      | torch looks for it | torch looks for it              |
 """
 
 import ctypes
@@ -19,11 +20,14 @@ import errno
 import importlib
 import os
 import signal
+import socket
 import stat
+import struct
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,7 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 BINARY = getattr(os, "O_BINARY", 0)
 LOCK_PAUSE = 0.05
 _PR_SET_PDEATHSIG = 1
+_SIOCGIFADDR = 0x8915  # netdevice(7): the address of an interface
 
 
 def num_cores() -> int:
@@ -124,6 +129,20 @@ def own_temporary_folder(name: str) -> Path:
             errno.EPERM, "it is not a folder of this user alone: remove it, or set TMPDIR to a folder of yours", folder
         )
     return folder
+
+
+def interface_of(address: str) -> str:
+    """The network interface with this IPv4 address, as "eth0"; "" where none is found. 127.0.0.2 is of the loopback."""
+    if sys.platform != "linux":
+        return ""
+    wanted = "127.0.0.1" if address.startswith("127.") else address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has none
+                found = fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(found[20:24]) == wanted:
+                    return name
+    return ""
 
 
 def has_ended(pid: int) -> bool:

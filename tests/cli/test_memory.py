@@ -1,9 +1,14 @@
 """What the command line says about memory and compiled models before anything is trained."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from support.study_files import write_study
+
+from tuner.cli.launch import memory_words
+from tuner.records import Price, StepMemory
+from tuner.records.gang_price import GangPrice
 
 PLAIN = 'return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(point["dropout"]), nn.Linear(16, 2))'
 COMPILED = PLAIN.replace("return ", "return torch.compile(") + ', backend="aot_eager")'
@@ -42,3 +47,21 @@ def test_a_compiled_model_is_priced_and_refused_in_a_group_by_name(tuner, tmp_pa
     run = tuner("launch", study, "--round", "1")
     assert run.code == 0, run.err
     assert run.err.count("complete, best validation/loss") == 4
+
+
+def test_each_process_of_a_gang_takes_as_much():
+    memory = StepMemory(400, 400, 800, 0, 100, 1000, 8, 64, 1400, free=9000)
+    gang = GangPrice(4, 2, 300.0, 400, 1e9)
+    told = memory_words(Price(1.0, 1.0, 1, 1, memory=memory, together=5, gang=gang), memory)
+    more = "10.8 kB in all, which is more than there is: take fewer ranks, or several machines"
+    assert told.endswith(f"each of the 4 processes of a gang takes as much, {more}")
+    assert "together" not in told
+    on_gpus = replace(gang, on_gpu=True)
+    told = memory_words(Price(1.0, 1.0, 1, 1, memory=memory, gang=on_gpus), memory)
+    assert told.endswith("each of the 4 processes of a gang takes as much")
+    assert memory_words(Price(1.0, 1.0, 1, 1, memory=memory, gang=replace(gang, asked=False)), memory).endswith("free")
+
+
+def test_a_model_that_does_not_fit_may_be_shared():
+    memory = StepMemory(4000, 4000, 8000, 0, 100, 1000, 8, 8, 5000, free=9000)
+    assert 'shard="fsdp2" in the Campaign, with --gang' in memory.advice("Tiny")

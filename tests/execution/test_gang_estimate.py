@@ -52,10 +52,10 @@ def test_which_way_is_better_is_said():
     assert "a step takes 400 ms in one process, at best about 145 ms in the gang" in said(fast, 24, 100)
     assert "100 ms for its slices, 45 ms to exchange 450.0 MB at 10.0 GB a second" in said(fast, 24, 100)
     assert said(fast, 24, 100).endswith("or where one trial has to end soon")
-    assert said(fast, 1, 100).endswith("the gang is the better way here")
+    assert said(fast, 1, 100).endswith("The gang is the better way here")
     together = said(replace(fast, group=16, group_ms=50.0), 24, 100)
-    assert together.endswith("small trials in groups on one device are the better way here, without a gang")
-    assert "groups (--fuse) gain nothing (steps of 0.4 s gain nothing from each other)" in said(fast, 24, 100)
+    assert together.endswith("Small trials in groups on one device are the better way here, without a gang")
+    assert "groups (--fuse): steps of 0.4 s gain nothing from each other." in said(fast, 24, 100)
     assert "only 2 of the ranks have a core of their own" in said(replace(fast, places=2), 24, 100)
 
 

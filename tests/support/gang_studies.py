@@ -56,7 +56,7 @@ class Ended:
 
 @dataclass
 class GangBench:
-    """A study in a folder. stops: of each rank, what it is told when it asks. armed: failpoints of each rank."""
+    """A study in a folder. seconds: of an exchange. ending: see `Killer`. inherited: weights that models start from."""
 
     folder: Path
     study: Study
@@ -65,6 +65,7 @@ class GangBench:
     seconds: float = SECONDS
     ending: float = ENDING
     options: Mapping[str, Any] = field(default_factory=dict)
+    inherited: Any = None
 
     @property
     def url(self) -> str:
@@ -75,7 +76,9 @@ class GangBench:
         return self.folder / "checkpoints"
 
     def loaded(self, engine: Any = Alone) -> LoadedWorkload:
-        return LoadedWorkload(self.workload, Machine(self.root, "cpu", **self.options), None, engine)
+        found = LoadedWorkload(self.workload, Machine(self.root, "cpu", **self.options), None, engine)
+        found.inherited = self.inherited
+        return found
 
     def run(
         self,
@@ -83,16 +86,17 @@ class GangBench:
         *,
         stops: Mapping[int, Callable[[], bool]] | None = None,
         armed: Mapping[int, str] | None = None,
-        changed: Mapping[int, "GangBench"] | None = None,
     ) -> list[Ended]:
-        """Train what is left of the study by so many ranks, each a process; changed: what a rank has instead."""
+        """Train what is left of the study by so many ranks, each a process.
+
+        stops: what a rank answers when it is asked whether it was told to end. armed: failpoints of a rank.
+        """
         self.folder.mkdir(exist_ok=True, parents=True)
         store, port = hosted_store()
         lives = []
         for rank in range(world):
-            bench = (changed or {}).get(rank, self)
             spot = Spot(rank, world, port=port) if world > 1 else None
-            lives.append(Life(bench, spot, (stops or {}).get(rank, never), (armed or {}).get(rank, "")))
+            lives.append(Life(self, spot, (stops or {}).get(rank, never), (armed or {}).get(rank, "")))
         killed = Killer(lives, self.ending)
         wait_for(killed.all_ended, moves=lambda: len(killed.left))
         del store

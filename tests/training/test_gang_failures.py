@@ -1,9 +1,12 @@
 """What happens on one rank of a gang is known to all: they leave together, and the trial ends as it would alone."""
 
 import errno
+import gc
 import os
 import signal
+import sqlite3
 import time
+import weakref
 
 import pytest
 import torch
@@ -12,8 +15,9 @@ from support.tiny import Tiny, tiny_study
 from torch import nn
 
 from tuner.budget.step_budget import StepBudget
-from tuner.errors import DeviceLost, Infeasible
+from tuner.errors import AttemptLost, DeviceLost, Infeasible
 from tuner.records import State
+from tuner.training.gang_follower import Follower
 
 STEPS = 24
 RANK = 0  # of this process, once it has forked
@@ -77,7 +81,7 @@ def raising(error):
 
 
 def bench_of(folder, workload, **changes):
-    study = tiny_study(slices=4, num_trials=1, budget=StepBudget(STEPS, 4), **changes.pop("study", {}))
+    study = tiny_study(**{"slices": 4, "num_trials": 1, "budget": StepBudget(STEPS, 4)} | changes.pop("study", {}))
     return GangBench(folder, study, workload, **changes)
 
 
@@ -165,3 +169,87 @@ def test_a_rank_that_hangs_is_named_once_the_time_is_over(tmp_path):
     assert mate.code == -signal.SIGKILL  # by who started it
     (record,) = bench.records()
     assert (record.state, record.attempt) == (State.WAITING, 1)
+
+
+def test_an_attempt_that_one_rank_lost_is_tried_again_by_the_same_gang(tmp_path):
+    once = on_rank(1, 30, raising(AttemptLost("its program was killed")))
+    workload = Broken("loss", lambda count: once(count) if count == 30 else None)
+    bench = bench_of(tmp_path / "gang", workload, options={"commit_seconds": 0.0})
+    assert [one.code for one in bench.run(2)] == [0, 0]
+    (record,) = bench.records()
+    assert (record.state, record.step) == (State.COMPLETE, STEPS)
+    goes_on(bench, workload, tmp_path)
+
+
+def test_an_error_in_the_optimizers_step_of_one_rank_is_that_of_the_trial(tmp_path, monkeypatch):
+    """After the gradients were exchanged: the others hear of it in the next update, or at the end of the block."""
+    usual, steps = torch.optim.AdamW.step, []
+
+    def step(self, *rest):
+        steps.append(0)
+        if rank_here() == 1 and len(steps) == fails_at:
+            raise ValueError("no step")
+        return usual(self, *rest)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    for fails_at in (4, 6):  # the last step of a block, and one within
+        bench = bench_of(tmp_path / f"{fails_at}", Broken("nowhere", None))
+        assert [one.code for one in bench.run(2)] == [0, 0]
+        (record,) = bench.records()
+        assert record.state is State.FAILED
+        assert record.reason.startswith("on rank 1: ValueError: no step")
+
+
+def test_errors_of_several_ranks_are_told_apart_by_what_decides(tmp_path):
+    """All ranks fail in one update: what is the machine's fault decides, then the point's, then the lowest rank."""
+
+    def what(count):
+        if count == 10:
+            raise [ValueError("code"), Infeasible("point"), KeyError("more"), Infeasible("another")][rank_here()]
+
+    bench = bench_of(tmp_path, Broken("loss", what))
+    assert [one.code for one in bench.run(4)] == [0] * 4
+    (record,) = bench.records()
+    assert (record.state, record.reason) == (State.INFEASIBLE, "on rank 1: point")
+
+
+def test_a_trial_that_another_worker_took_is_left_by_all_ranks(tmp_path):
+    """Rank 0 sees it at its next commit; then the gang trains what is left."""
+
+    def taken():
+        connection = sqlite3.connect(tmp_path / "tuner.sqlite", timeout=60)
+        connection.execute(
+            "update trial set fence = fence + 1, state = 'infeasible', reason = 'by hand' where number = 0"
+        )
+        connection.commit()
+        connection.close()
+
+    workload = Broken("loss", lambda count: taken() if rank_here() == 0 and count == 30 else None)
+    bench = bench_of(tmp_path, workload, options={"commit_seconds": 0.0}, study={"num_trials": 2})
+    assert [one.code for one in bench.run(2)] == [0, 0]
+    taken_away, trained = bench.records()
+    assert (taken_away.state, taken_away.reason) == (State.INFEASIBLE, "by hand")
+    assert (trained.state, trained.step) == (State.COMPLETE, STEPS)
+
+
+def test_a_follower_keeps_nothing_that_grows_and_nothing_of_a_trial_that_is_over(tmp_path, monkeypatch):
+    seen = []
+    usual = Follower.forget, Follower.close
+
+    def forget(self):
+        usual[0](self)
+        seen.append(len(self.run.losses) + len(self.run.norms) + len(self.run.totals))
+
+    def close(self):
+        run = weakref.ref(self._run) if self._run is not None else lambda: None
+        usual[1](self)
+        gc.collect()
+        assert run() is None
+        assert not any(seen)
+        (tmp_path / "closed").write_text(str(len(seen)))
+
+    monkeypatch.setattr(Follower, "forget", forget)
+    monkeypatch.setattr(Follower, "close", close)
+    bench = bench_of(tmp_path, Broken("nowhere", None), study={"num_trials": 2})
+    assert [one.code for one in bench.run(2)] == [0, 0], bench
+    assert int((tmp_path / "closed").read_text()) > 2

@@ -52,6 +52,10 @@ def test_trials_that_train_together_share_the_time_and_what_has_ended_pays_no_mo
     now.time = 40.0
     trains._count_time([Outcome(first, State.RUNNING)])
     assert [one.seconds for one in (first, second, third)] == [14.0, 19.0, 12.0]
+    trains.processes = 4  # of a gang
+    trains.books, trains.cohort.live, now.time = [first], [0], 50.0
+    trains._count_time([])
+    assert first.seconds == 14.0 + 4 * 10.0
 
 
 def test_a_resumed_trial_adds_to_what_it_was_trained_before(tmp_path, clock):

@@ -171,7 +171,17 @@ def _say_memory(plans: Sequence[Plan]) -> None:
 def memory_words(price: Price, memory: StepMemory) -> str:
     """The memory of a trial and what of it fits here, for a person."""
     words = f"{memory.words}; {readable_bytes(memory.free)} free"
+    if price.ranks > 1:
+        return f"{words}; each of the {price.ranks} processes of a gang takes as much{_too_much(price, memory)}"
     return words + (f", enough for about {price.together:,} trials together" if price.together > 1 else "")
+
+
+def _too_much(price: Price, memory: StepMemory) -> str:
+    """That all ranks of a gang together do not fit into the memory of this machine; "" where they do, or have GPUs."""
+    needed = price.ranks * memory.needed
+    if price.gang is None or price.gang.on_gpu or needed <= memory.free:
+        return ""
+    return f", {readable_bytes(needed)} in all, which is more than there is: take fewer ranks, or several machines"
 
 
 _SPARED = ("ms/evaluation", "ms/step", "epochs", "disk")  # columns that go first where there is no room for all

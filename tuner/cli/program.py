@@ -195,7 +195,8 @@ def parser_of(record: CliCommand, name: str) -> TyperCommand:
         """Run the command, within what its options prepare for it before its module is imported."""
         values = options(**given)
         with getattr(values, "prepared", lambda: nullcontext(values))() as ready:
-            return loaded(record.run)(ready)
+            run, around = loaded(record.run), getattr(ready, "around", "")
+            return loaded(around)(ready, run) if around else run(ready)
 
     call.__annotations__ = {one.name: one.annotation for one in parameters}
     call.__dict__["__signature__"] = inspect.Signature(parameters)  # what typer reads

@@ -44,6 +44,7 @@ def open_session(
         workers=workers,
         workers_per_gpu=where.workers_per_gpu,
         gang=where.gang,
+        launched=where.ranks,
         stall_seconds=where.stall_timeout,
         fuse=parsed_fuse(where.fuse),
         profile=where.profile.value,

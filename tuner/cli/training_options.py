@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +50,7 @@ from tuner.cli.options import (
 from tuner.design.stages import split_stage
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.machine import STALL_SECONDS
+from tuner.execution.torchrun import Torchrun, check_torchrun, torchrun_of
 from tuner.shown import shown
 from tuner.time_limit import TimeLimit, known_limit
 
@@ -102,6 +103,13 @@ class TrainingOptions:
     quiet: Quiet = False
     fork_server: ForkServer | None = field(default=None, compare=False, metadata={"option": False})
     time_limit: TimeLimit | None = field(default=None, compare=False, metadata={"option": False})
+    torchrun: Torchrun | None = field(default=None, compare=False, metadata={"option": False})
+    ranks: Any = field(default=None, compare=False, metadata={"option": False})  # `LaunchedRanks`, which needs torch
+
+    @property
+    def around(self) -> str:
+        """What runs the command, where it is one of several that were started together; "" for it alone."""
+        return "" if self.torchrun is None else "tuner.cli.ranks:among_ranks"
 
     @contextmanager
     def prepared(self) -> Iterator["TrainingOptions"]:
@@ -111,17 +119,21 @@ class TrainingOptions:
         InputError, and Interrupted where the time is up before it began.
         """
         dry_run = getattr(self, "dry_run", False)
+        torchrun = torchrun_of(os.environ)
+        if torchrun is not None:
+            check_torchrun(torchrun, self.gang, self.workers, self.engine)
+        gang = self.gang if torchrun is None else torchrun.world
         limit = None if dry_run else known_limit(self.max_seconds, os.environ)
         if sys.stderr.isatty() and not self.quiet:
             print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
         if limit is not None and not self.quiet:
             print(limit.told, file=sys.stderr)
-        workers = None if dry_run or self.engine else self.workers
+        workers = None if dry_run or self.engine else self.workers or ("1" if gang > 1 else None)
         with (
             limit.observed() if limit is not None else nullcontext(),
             early_fork_server(workers, self.device, self.threads, self.study) as fork_server,
         ):
-            yield replace(self, fork_server=fork_server, time_limit=limit)
+            yield replace(self, gang=gang, torchrun=torchrun, fork_server=fork_server, time_limit=limit)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,10 +24,14 @@ class Stream:
     `at(s * batch_size)`. What an example draws from the global generators is seeded from (data seed, its number).
     length: of how many examples the stream is. A split that is evaluated needs it; without it a training split must
     not end before the training does. Raises DeclarationError for any other value.
+    seekable: whether `at(start)` is about as quick as the next example, wherever it begins. Where several processes
+    train one trial, each opens the stream anew at its own part of every batch then; else it reads past the examples of
+    the others. The examples are the same.
     """
 
     at: Callable[[int], Iterator[Any]]
     length: int | None = None
+    seekable: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.at):

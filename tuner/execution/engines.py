@@ -24,17 +24,27 @@ DEFAULT_CPUS, DEFAULT_GPUS = 1.0, 0.0  # of a worker
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Room for one worker. cpus, gpus: what it needs of a machine; less than 1 shares one."""
+    """Room for one worker, or for a gang: the workers that train one trial together.
+
+    world: how many ranks there are, each a process that may be on a machine of its own. cpus, gpus: what each rank
+    needs of a machine; less than 1 shares one.
+    """
 
     number: int
     cpus: float = 1.0
     gpus: float = 0.0
+    world: int = 1
 
     @property
     def words(self) -> str:
-        """What it needs, to be read."""
+        """What each rank needs, to be read."""
         gpus = f" and {self.gpus:g} GPU{'s' * (self.gpus > 1)}" if self.gpus else ""
         return f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}{gpus}"
+
+    @property
+    def holder(self) -> str:
+        """Who is in it: "worker", or "gang of 4"."""
+        return "worker" if self.world == 1 else f"gang of {self.world}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,8 @@ class Needs:
 class SeatEvent:
     """What an engine tells of a seat.
 
-    idle: nothing was left for it. stopped: it saved and gave back what it had. died: its process ended by itself.
+    idle: nothing was left for it. stopped: it saved and gave back what it had. died: its process ended by itself, or
+    that of any rank of a gang.
     fault: it raised an error, of that `family` and `name` (`worker_process`). draining: its machine goes down in so
     many seconds (0: nobody knows), so it is to be stopped. waiting: it has no place yet; `text` says what is missing.
     """
@@ -85,7 +96,10 @@ class SeatEngine(Protocol):
         ...
 
     def start(self, seat: Seat, setup: Setup, task: StudyTask) -> None:
-        """Start a worker; again, where one has ended. A machine that is lost is replaced without being asked."""
+        """Start a worker; again, where one has ended. A machine that is lost is replaced without being asked.
+
+        For a gang, whose ranks can go on together alone, such a loss is the end of the seat: it died.
+        """
         ...
 
     def events(self, timeout: float) -> Sequence[SeatEvent]:
@@ -93,7 +107,7 @@ class SeatEngine(Protocol):
         ...
 
     def ask_to_stop(self, seat: Seat) -> None:
-        """Have its worker save what it trains, and give it back."""
+        """Have its worker, or the whole gang, save what it trains, and give it back."""
         ...
 
     def end(self, seat: Seat) -> None:

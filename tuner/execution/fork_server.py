@@ -29,7 +29,8 @@ from tuner.signals import SHUTDOWN, blocked
 LOST = -9  # the exit code of a worker whose fork server ended: the kernel kills it
 FOREVER = 1e6  # seconds
 CLOSE_SECONDS = 60.0  # it may still import torch
-WORKER, SEAT = b"1", b"2"  # what a fork becomes: a worker, or the coordinator of one (`seat_process`)
+# What a fork becomes: a worker, the coordinator of one (`seat_process`), or a rank that follows one (`gang_process`).
+WORKER, SEAT, MATE = b"1", b"2", b"3"
 LISTENER = "TUNER_FORK_SERVER_LISTENER"  # the descriptor of the socket where it listens
 _LEAVE = "import os, sys; os.fork() and os._exit(0); os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from tuner import signals, system
-from tuner.execution import seat_process, worker_process
-from tuner.execution.fork_server import LISTENER, SEAT
+from tuner.execution import gang_process, seat_process, worker_process
+from tuner.execution.fork_server import LISTENER, MATE, SEAT
 from tuner.execution.shipping import sweep
 from tuner.sources.places import kind_of
 
@@ -50,6 +50,8 @@ def main() -> None:
     kind = server.serve()
     if kind == SEAT:
         seat_process.main()
+    elif kind == MATE:
+        gang_process.main()
     elif kind:
         worker_process.main()
     elif listens:

@@ -206,7 +206,7 @@ class LoadedWorkload:
             "stop": stop,
             "fingerprint": fingerprint,
             "packages": self._packages(study),
-            "trainers": self.machine.worker_count or 1,
+            "trainers": (self.machine.worker_count or 1) * self.machine.gang,
             "inherited": self.inherited_by(study),
         }
         if isinstance(self.workload, OwnLoop):

@@ -39,15 +39,23 @@ HANDED_BACK_SECONDS = 0.5  # less than a command has to save: what it says must 
 
 @dataclass(frozen=True, slots=True)
 class SeatPlan:
-    """How many seats a command asks for at most (0: as many as there is room for), and what each is."""
+    """How many seats a command asks for at most (0: as many as there is room for), and what each is.
+
+    world: the ranks of each, which train a trial together; cpus and gpus are those of a rank.
+    """
 
     count: int
     cpus: float = 1.0
     gpus: float = 0.0
+    world: int = 1
+
+    def seat(self, number: int) -> Seat:
+        """The seat of this number."""
+        return Seat(number, self.cpus, self.gpus, self.world)
 
     @property
     def seats(self) -> list[Seat]:
-        return [Seat(number, self.cpus, self.gpus) for number in range(self.count)]
+        return [self.seat(number) for number in range(self.count)]
 
 
 class OnEngine:
@@ -62,7 +70,7 @@ class OnEngine:
         """Reach the engine. Raises InputError where it can never have such seats."""
         if study_file is None:
             raise InputError("other machines load a workload from its study file, and this campaign has none")
-        room = self.engine.check(Seat(0, self.plan.cpus, self.plan.gpus), study_file)
+        room = self.engine.check(self.plan.seat(0), study_file)
         self.plan = replace(self.plan, count=self.plan.count or max(1, min(room, MOST_SEATS)))
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:

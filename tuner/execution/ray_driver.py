@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tuner import system
 from tuner.execution.channel import Channel
-from tuner.execution.ray_seat import RaySeat
+from tuner.execution.ray_actors import Call, SeatActors, first_lines, gang_actors, new_actor, told_by
 from tuner.signals import ignore_signals
 
 POLL_SECONDS = 0.2
@@ -40,7 +40,6 @@ WHERE_SECONDS = 5.0
 SEAT_SECONDS = 60.0  # for an actor to have its place and to answer, on a node that has room
 SPARE_SECONDS = 20.0  # for an actor that answered to be a seat
 REACH_SECONDS = 10.0  # for a connection to an address
-THREADS = 4  # of an actor: one works, the others answer
 INIT_TRIES = 3  # Ray does not always start on a busy machine
 
 _ray: Any = ray  # some of what is used is not typed
@@ -60,7 +59,7 @@ def main() -> None:
     try:
         driver.work(words)
     except (RayError, ConnectionError, RuntimeError, OSError, ValueError) as error:
-        channel.send("lost", text=f"{type(error).__name__}: {_first_lines(error)}")
+        channel.send("lost", text=f"{type(error).__name__}: {first_lines(error)}")
     _leave()
 
 
@@ -85,14 +84,15 @@ class _Driver:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.actors: dict[int, Any] = {}
-        self.working: dict[Any, int] = {}  # by the reference of what they return
+        self.actors: dict[int, SeatActors] = {}
+        self.working: dict[Any, tuple[int, int]] = {}  # seat and rank, by the reference of what an actor returns
+        self.spots: dict[Any, Call] = {}  # what mates are asked, by the reference of where rank 0 listens for them
         self.placed: dict[int, Any] = {}  # of seats that have no place yet: what tells that they have
         self.spare: list[Any] = []  # actors that answered for their nodes, and are no seat yet
         self.spare_until = 0.0
         self.drained: set[str] = set()
         self.code: Any = None  # the reference of the archive with the study's folder
-        self.cpus = self.gpus = 0.0  # of a seat
+        self.each: Message = {}  # what a seat needs
         self.looked = self.said = time.monotonic()
 
     def work(self, words: "queue.Queue[Message | None]") -> None:
@@ -110,6 +110,8 @@ class _Driver:
             if self.actors and now - self.looked > DRAIN_SECONDS:
                 self.looked = now
                 self._look_at_nodes()
+                for actors in self.actors.values():
+                    actors.end_if_late(now)
 
     # What a command may say
 
@@ -123,7 +125,7 @@ class _Driver:
             self._connect(address)
             self.code = ray.put(Path(archive).read_bytes()) if archive else b""
         except (ConnectionError, RuntimeError, OSError, ValueError, RayError) as error:
-            self.channel.send("refused", text=f"{type(error).__name__}: {_first_lines(error)}")
+            self.channel.send("refused", text=f"{type(error).__name__}: {first_lines(error)}")
             return
         nodes = [_described(node) for node in _ray.nodes() if node["Alive"]]
         self.channel.send("connected", nodes=nodes, grows=_may_grow())
@@ -176,7 +178,7 @@ class _Driver:
             try:
                 found[node["NodeID"]] = ray.get(answers[node["NodeID"]], timeout=ASK_SECONDS)
             except (RayError, GetTimeoutError) as error:
-                errors.append(f"node {_name(node)}: {_first_lines(error)}")
+                errors.append(f"node {_name(node)}: {first_lines(error)}")
         told = [{**json.loads(found[one["NodeID"]]), "node": _name(one)} for one in alive if one["NodeID"] in found]
         self.channel.send("facts", nodes=told, errors=errors, here=json.loads(facts(*given)))
 
@@ -196,7 +198,7 @@ class _Driver:
             if room and seats > 0:
                 seats -= room
                 there = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
-                actor = _new_actor(each["CPU"], each["GPU"], scheduling_strategy=there)
+                actor = new_actor(each["CPU"], each["GPU"], max_restarts=-1, scheduling_strategy=there)
                 asked[node] = (actor, actor.answer.remote(*question), actor.node.remote())
         if asked:
             ray.wait(
@@ -219,44 +221,65 @@ class _Driver:
             with suppress(RayError):
                 ray.kill(self.spare.pop(), no_restart=True)
 
-    def do_start(self, seat: int, cpus: float, gpus: float, order: str, threads: int, name: str) -> None:
-        """Start the actor of a seat. Ray starts it again elsewhere, with the same order, where it or its node dies."""
+    def do_start(self, seat: int, each: Message, order: str, threads: int, name: str) -> None:
+        """Start the actors of a seat. A worker is started again by Ray, with the same order, where it or its node dies.
+
+        each: `cpus` and `gpus` of each of `world` ranks; `packed`: whether they have room on one node.
+        """
         self.do_end(seat)
-        self.cpus, self.gpus = cpus, gpus
-        actor = self.actors[seat] = self.spare.pop(0) if self.spare else _new_actor(cpus, gpus)
-        self.placed[seat] = actor.node.remote()
-        name = f"{name}-{ray.get_runtime_context().get_job_id()}"
-        self.working[actor.work.remote(order, threads, name, self.code)] = seat
+        self.each = each
+        call = Call(seat, order, threads, f"{name}-{ray.get_runtime_context().get_job_id()}")
+        if each["world"] > 1:
+            actors = self.actors[seat] = gang_actors(**each)
+            self.spots[actors.head.spot.remote()] = call
+        else:
+            actor = self.spare.pop(0) if self.spare else new_actor(each["cpus"], each["gpus"], max_restarts=-1)
+            actors = self.actors[seat] = SeatActors([actor])
+        self.placed[seat] = actors.head.node.remote()
+        self.working[actors.head.work.remote(*call.words, self.code, actors.reach)] = (seat, 0)
 
     def do_stop(self, seat: int) -> None:
+        """Ask rank 0, which tells the others."""
         if seat in self.actors:
-            self.actors[seat].ask_to_stop.remote()
+            self.actors[seat].head.ask_to_stop.remote()
 
     def do_end(self, seat: int) -> None:
-        """End the actor of a seat for good."""
-        actor = self.actors.pop(seat, None)
+        """End the actors of a seat for good."""
+        actors = self.actors.pop(seat, None)
         self.placed.pop(seat, None)
-        self.working = {reference: one for reference, one in self.working.items() if one != seat}
-        if actor is not None:
-            with suppress(RayError):
-                ray.kill(actor, no_restart=True)
+        self.working = {reference: one for reference, one in self.working.items() if one[0] != seat}
+        self.spots = {reference: call for reference, call in self.spots.items() if call.seat != seat}
+        if actors is not None:
+            actors.end()
 
     # What it sees by itself
 
     def _tell_outcomes(self) -> None:
-        if not self.working:
+        awaited = [*self.working, *self.spots]
+        if not awaited:
             return
-        done, _ = ray.wait(list(self.working), num_returns=1, timeout=POLL_SECONDS)
+        done, _ = ray.wait(awaited, num_returns=1, timeout=POLL_SECONDS)
         for reference in done:
-            seat = self.working.pop(reference)
-            try:
-                told = json.loads(ray.get(reference))
-            except RayActorError as error:
-                told = {"how": "died", "text": _first_lines(error)}
-            except RayError as error:
-                told = {"how": "fault", "kind": "fault", "name": "", "text": _first_lines(error)}
-            told.pop("is", None)
-            self.channel.send("outcome", seat=seat, **told)
+            if reference in self.spots:
+                self._begin_mates(self.spots.pop(reference), reference)
+                continue
+            seat, rank = self.working.pop(reference)
+            told = told_by(reference)
+            if rank:
+                self.actors[seat].note_end_of(rank, told)
+            else:
+                self.channel.send("outcome", seat=seat, **self.actors[seat].outcome(told, self._mates_of(seat)))
+
+    def _begin_mates(self, call: Call, spot: Any) -> None:
+        """Start the other ranks of a gang, now that it is known where rank 0 listens for them."""
+        with suppress(RayError):  # it died: what it works on says so
+            where = ray.get(spot)
+            for rank, mate in enumerate(self.actors[call.seat].mates if where else (), 1):
+                self.working[mate.follow.remote(*call.words, self.code, rank, where)] = (call.seat, rank)
+
+    def _mates_of(self, seat: int) -> list[Any]:
+        """References of what the other ranks of a seat return, that still work."""
+        return [reference for reference, (one, rank) in self.working.items() if one == seat and rank]
 
     def _look_at_nodes(self) -> None:
         """Tell of seats on nodes that go down, and now and then of those that have no place yet."""
@@ -269,22 +292,21 @@ class _Driver:
         self.drained = set(draining)
         if self.placed and time.monotonic() - self.said > SAID_SECONDS:
             self.said = time.monotonic()
-            self.channel.send("waiting", seats=sorted(self.placed), free=_free(), cpus=self.cpus, gpus=self.gpus)
+            self.channel.send("waiting", seats=sorted(self.placed), free=_free(), each=self.each)
 
     def _tell_of_drained(self, draining: Mapping[str, float]) -> None:
-        asked = {seat: actor.node.remote() for seat, actor in self.actors.items() if seat not in self.placed}
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=WHERE_SECONDS)
-        for seat, reference in asked.items():
+        """Tell of seats of which any actor is on a node that goes down."""
+        there = {seat: actors for seat, actors in self.actors.items() if seat not in self.placed}
+        asked = {one.node.remote(): seat for seat, actors in there.items() for one in actors}
+        ray.wait(list(asked), num_returns=len(asked), timeout=WHERE_SECONDS)
+        soonest: dict[int, float] = {}
+        for reference, seat in asked.items():
             with suppress(RayError):
                 node = ray.get(reference, timeout=0.0)
                 if node in draining:
-                    self.channel.send("draining", seat=seat, seconds=draining[node])
-
-
-def _new_actor(cpus: float, gpus: float, **more: object) -> Any:
-    options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1, **more}
-    made: Any = ray.remote(RaySeat)
-    return made.options(max_concurrency=THREADS, **options).remote()
+                    soonest[seat] = min(draining[node], soonest.get(seat, draining[node]))
+        for seat, seconds in soonest.items():
+            self.channel.send("draining", seat=seat, seconds=seconds)
 
 
 def facts(modules: list[str], files: list[str], packages: list[str]) -> str:
@@ -361,10 +383,6 @@ def _free_of_nodes() -> dict[str, dict[str, float]]:
 
 def _is_loopback(host: str) -> bool:
     return host.startswith("127.") or host in ("::1", "localhost")
-
-
-def _first_lines(error: BaseException) -> str:
-    return " ".join(str(error).split())[:600]
 
 
 if __name__ == "__main__":

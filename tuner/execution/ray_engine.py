@@ -57,6 +57,7 @@ class RayEngine:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._known: list[SeatEvent] = []
         self._seat = Seat(0)  # what each one needs
+        self._packed = False  # whether a gang has room on one node
         self.ships = False  # whether machines get the study's folder; on this machine alone it is used where it lies
 
     # What the backend asks for
@@ -78,15 +79,18 @@ class RayEngine:
             self.close()
             raise
         self.ships, self._seat = bool(archive), seat
+        self._packed = any(_room(seat, node) >= seat.world for node in told["nodes"])
         _log.warning("%s", _begun(told["nodes"], own=not address))
-        return sum(_room(seat, node) for node in told["nodes"])
+        return _room_for(seat, told["nodes"])
 
     def compare(self, needs: Needs) -> None:
         """Raise InputError where a node lacks what the study needs."""
         modules = list(needs.modules) if self.ships else []
         files = [str(path) for path in (*needs.shared, *needs.local)]
         asked = {"modules": modules, "files": files, "packages": [*needs.packages, *ALWAYS_COMPARED]}
-        self._say(do="facts", asked=asked, cpus=self._seat.cpus, gpus=self._seat.gpus, seats=needs.seats)
+        # An actor of a gang has its place in the gang's group: none that answers now could be one later.
+        seats = needs.seats if self._seat.world == 1 else 0
+        self._say(do="facts", asked=asked, cpus=self._seat.cpus, gpus=self._seat.gpus, seats=seats)
         told = self._answer("facts", FACTS_SECONDS)
         if told["is"] != "facts":
             raise Paused(_lost(told["text"]))
@@ -98,15 +102,16 @@ class RayEngine:
             raise InputError("; ".join(problems[:8]) + more + "; nothing was trained")
 
     def start(self, seat: Seat, setup: Setup, task: StudyTask) -> None:
-        """Start the actor of a seat."""
+        """Start the actor of a seat; of a gang an actor for each rank, all of them at once."""
         ships = self.ships
         study_file = setup.study_file.name if ships else str(setup.study_file)
         folder = "" if ships else os.getcwd()
         order = SeatOrder(setup.as_json(), task.as_json(), folder, study_file, {})
         sent = order.as_json() | ({} if self.idle_seconds is None else {"idle_seconds": self.idle_seconds})
+        each = {"cpus": seat.cpus, "gpus": seat.gpus, "world": seat.world, "packed": self._packed}
         self._say(
-            do="start", seat=seat.number, cpus=seat.cpus, gpus=seat.gpus, order=json.dumps(sent),
-            threads=setup.machine.threads, name=f"ray-{os.getpid()}",
+            do="start", seat=seat.number, each=each, order=json.dumps(sent), threads=setup.machine.threads,
+            name=f"ray-{os.getpid()}",
         )  # fmt: skip
 
     def events(self, timeout: float) -> Sequence[SeatEvent]:
@@ -121,7 +126,7 @@ class RayEngine:
         self._say(do="stop", seat=seat.number)
 
     def end(self, seat: Seat) -> None:
-        """End its actor."""
+        """End its actor, or all those of a gang."""
         self._say(do="end", seat=seat.number)
 
     def close(self) -> None:
@@ -208,10 +213,7 @@ def _events_of(message: Message) -> list[SeatEvent]:
     if kind == "draining":
         return [SeatEvent("draining", message["seat"], seconds=message["seconds"])]
     if kind == "waiting":
-        free, seats = message["free"], message["seats"]
-        each = Seat(0, message["cpus"], message["gpus"]).words
-        there = f"free are {free['cpus']:g} CPUs and {free['gpus']:g} GPUs in all"
-        return [SeatEvent("waiting", seats[0], f"{counted(len(seats), 'worker')} wait for {each} each; {there}")]
+        return [SeatEvent("waiting", message["seats"][0], _waiting(message))]
     if kind != "outcome":
         return []
     how = _KINDS.get(message["how"], "died")
@@ -219,21 +221,49 @@ def _events_of(message: Message) -> list[SeatEvent]:
     return [SeatEvent(how, message["seat"], text, message.get("kind", ""), message.get("name", ""))]
 
 
+def _waiting(message: Message) -> str:
+    """What seats without a place wait for, in words."""
+    free, count, each = message["free"], len(message["seats"]), message["each"]
+    seat = Seat(0, each["cpus"], each["gpus"], each["world"])
+    there = f"free are {free['cpus']:g} CPUs and {free['gpus']:g} GPUs in all"
+    if seat.world == 1:
+        return f"{counted(count, seat.holder)} wait for {seat.words} each; {there}"
+    who = f"{count} gangs of {seat.world}" if count > 1 else f"a {seat.holder}"
+    return f"{who} wait{'s' * (count == 1)} for {seat.words} for each rank, all at once; {there}"
+
+
 def _refuse_infeasible(seat: Seat, nodes: Sequence[Message], *, grows: bool) -> None:
-    """Raise InputError where no node could ever have such a seat, and none can be added."""
-    if grows or any(node["cpus"] >= seat.cpus and node["gpus"] >= seat.gpus for node in nodes):
+    """Raise InputError where no node could ever have such a seat, or all nodes too few ranks, and none can be added."""
+    if seat.world > 1 and not (seat.cpus or seat.gpus):
+        raise InputError("--cpus 0 and --gpus 0 reserve no place for a rank of a gang; say what each rank needs")
+    if grows:
         return
     there = ", ".join(f"{one['name']} has {one['cpus']:g} CPUs and {one['gpus']:g} GPUs" for one in nodes)
-    raise InputError(
-        f"no node of the Ray cluster has {seat.words} for a worker: {there}; say less with --cpus and --gpus, or add "
-        "nodes that have them"
-    )
+    whose = "a worker" if seat.world == 1 else f"a rank of a {seat.holder}"
+    if not any(node["cpus"] >= seat.cpus and node["gpus"] >= seat.gpus for node in nodes):
+        raise InputError(
+            f"no node of the Ray cluster has {seat.words} for {whose}: {there}; say less with --cpus and --gpus, or "
+            "add nodes that have them"
+        )
+    ranks = sum(_room(seat, node) for node in nodes)
+    if seat.world > 1 and ranks < seat.world:
+        raise InputError(
+            f"a {seat.holder} needs {seat.words} for each rank, and the Ray cluster has room for "
+            f"{counted(ranks, 'rank')}: {there}; say a smaller --gang, or less with --cpus and --gpus, or add nodes"
+        )
 
 
 def _room(seat: Seat, node: Message) -> int:
-    """How many such seats a node has room for."""
+    """How many workers, or ranks of a gang, a node has room for."""
     shares = [node[kind] / asked for kind, asked in (("cpus", seat.cpus), ("gpus", seat.gpus)) if asked]
     return int(min(shares, default=0.0) + 1e-9)
+
+
+def _room_for(seat: Seat, nodes: Sequence[Message]) -> int:
+    """How many such seats the nodes have room for; a gang stays on one node where that is large enough."""
+    rooms = [_room(seat, node) for node in nodes]
+    within_nodes = sum(room // seat.world for room in rooms)
+    return within_nodes or sum(rooms) // seat.world
 
 
 def _unlike(node: Message, here: Message, needs: Needs) -> list[str]:

@@ -30,7 +30,8 @@ class Setup:
 
     campaign: which one of the study file. engine: how trials are trained, as "module:attribute"; the module may be the
     study file or lie beside it. inherited: the weights of an earlier stage that models start from. relay: the folder of
-    the socket by which the process that starts this one lends it a connection to the server of the URL.
+    the socket by which the process that starts this one lends it a connection to the server of the URL. spot: where it
+    stands in its gang (`training.gang.Spot`, as JSON); None where it trains trials alone.
     """
 
     study_file: Path
@@ -40,6 +41,7 @@ class Setup:
     campaign: str = ""
     inherited: dict[str, Any] | None = None
     relay: str = ""
+    spot: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         machine = self.machine.as_json()
@@ -51,6 +53,7 @@ class Setup:
             "campaign": self.campaign,
             "inherited": self.inherited,
             "relay": self.relay,
+            "spot": self.spot,
         }
 
     def load(self) -> LoadedWorkload:
@@ -75,7 +78,7 @@ def setup_of(loaded: LoadedWorkload, url: str, machine: Machine) -> Setup:
 def setup_from(data: Mapping[str, Any]) -> Setup:
     """The value that `Setup.as_json` wrote."""
     machine = machine_from(data["machine"])
-    loads = (data["engine"], data["campaign"], data["inherited"], data.get("relay", ""))
+    loads = (data["engine"], data["campaign"], data["inherited"], data.get("relay", ""), data.get("spot"))
     return Setup(Path(data["study_file"]), data["url"], machine, *loads)
 
 
@@ -128,12 +131,17 @@ def task_of(job: Job) -> StudyTask:
 
 def job_of(task: StudyTask, ledger: Ledger, loaded: LoadedWorkload) -> Job:
     """A task as a job of this process. Raises StudyChanged where its workload is not the one that was launched."""
-    _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
-    loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])
+    expect(task, loaded)
     row = replace(ledger.study(task.campaign, task.study), created=task.created)  # a claim compares it with the Ledger
     if task.measured is not None:
         loaded.expect(row.study, measured_from(task.measured), told=True)
     return Job(ledger, row, loaded)
+
+
+def expect(task: StudyTask, loaded: LoadedWorkload) -> None:
+    """Take over what the launcher knows of a study's code. Raises StudyChanged where this workload is another one."""
+    _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
+    loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])
 
 
 def _check(mine: Identity, launchers: Identity, study_file: str) -> None:

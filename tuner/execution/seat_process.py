@@ -6,6 +6,10 @@ for its own workers. It runs no code of users, and has nothing of the engine's o
 Its standard input carries a `SeatOrder`, and later `STOP`. Where it ends, the engine's process has ended, and so do
 this one and its worker at once: whoever takes the place of the engine's process needs the resources. Its last message
 is {"is": "outcome", "how": ...}: "idle" (nothing was left for it), "stopped", or "fault" with an error.
+
+In a gang whose other ranks the engine starts elsewhere its worker is rank 0. It listens for the others, and says where:
+{"is": "spot", ...}. Where any rank ends ({"lost": WHY} says so on its standard input) nothing is replaced here: the
+attempt is counted, and the outcome is "died".
 """
 
 import gc
@@ -25,10 +29,10 @@ from typing import Any, TextIO
 from tuner import system
 from tuner.errors import Interrupted, TunerError
 from tuner.execution.backend import Silent
-from tuner.execution.channel import STOP, Channel, family_of
+from tuner.execution.channel import STOP, Channel, exit_words, family_of
 from tuner.execution.fork_server import ForkServer, SharedForkServer, worker_environment
 from tuner.execution.remote_job import Setup, StudyTask, setup_from
-from tuner.execution.worker_handle import WorkerHandle
+from tuner.execution.worker_handle import Ranks, WorkerHandle
 from tuner.execution.worker_process import own_input
 from tuner.execution.workers import Coordinator
 from tuner.logs import escape_logs
@@ -47,7 +51,7 @@ class SeatOrder:
 
     folder: the working directory. study_file: relative to it, or absolute. environment: what is different here than in
     the fork server. fork_server: its name; "" starts workers by themselves. idle_seconds: how long a seat without a
-    trial stays.
+    trial stays. host: of a gang with ranks elsewhere, the address of this machine that they reach; else "".
     """
 
     setup: dict[str, Any]
@@ -57,6 +61,7 @@ class SeatOrder:
     environment: Mapping[str, str]
     fork_server: str = ""
     idle_seconds: float = IDLE_SECONDS
+    host: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,12 +86,14 @@ def main() -> None:
         order = SeatOrder(**json.loads(line))
         os.environ.update(order.environment)
         os.chdir(order.folder)
-        seat = _OneWorker(order)
+        seat = _OneWorker(order, channel)
         threading.Thread(target=_listen, args=(given, seat), daemon=True).start()
         how = seat.work()
         channel.send("outcome", how=how)
     except (Interrupted, KeyboardInterrupt):
         channel.send("outcome", how="stopped")
+    except _SeatLost as error:
+        channel.send("outcome", how="died", text=str(error))
     except TunerError as error:
         text = f"on node {platform.node()}: {error}"  # its environment and its disks are not those of the command
         channel.send("outcome", how="fault", kind=family_of(error), name=type(error).__name__, text=text)
@@ -99,17 +106,40 @@ def main() -> None:
 def _listen(stream: TextIO, seat: "_OneWorker") -> None:
     """Obey STOP; end at once, with the worker, where the stream ends."""
     for line in stream:
-        if json.loads(line) == STOP:
+        message = json.loads(line)
+        if message == STOP:
             SHUTDOWN.tell()
+        elif "lost" in message:
+            seat.lose(message["lost"])
     seat.kill()
     os._exit(1)
+
+
+class _SeatLost(TunerError):
+    """A rank of the gang has ended: it cannot go on without."""
+
+
+class _RankZero(WorkerHandle):
+    """The worker of a gang whose other ranks are elsewhere: it is not replaced where it ends."""
+
+    why = ""  # another rank has ended, if one has
+
+    def end_words(self) -> str:
+        """Which rank ended and how, in words."""
+        return self.why or f"rank 0 of its gang {exit_words(self.exit_code)}"
+
+    def restart(self) -> None:
+        """Raise _SeatLost: its claims are given back already."""
+        self.claims, self.busy = {}, False
+        raise _SeatLost(self.end_words())
 
 
 class _OneWorker:
     """The worker of a seat, and how long it has held no trial."""
 
-    def __init__(self, order: SeatOrder) -> None:
+    def __init__(self, order: SeatOrder, channel: Channel) -> None:
         self.order = order
+        self.channel = channel
         self.setup = order.here()
         self.worker: WorkerHandle | None = None
         self.busy_at = time.monotonic()
@@ -122,7 +152,7 @@ class _OneWorker:
             row = replace(ledger.study(task.campaign, task.study), created=task.created)
             relay = ledger.relay()
             setup = self.setup if relay is None else _relayed(self.setup, relay)
-            self.worker = worker = WorkerHandle(setup, self._fork_server())
+            self.worker = worker = self._started(setup)
             coordinator = Coordinator(ledger, row, machine, Silent(), [worker])
             try:
                 with SHUTDOWN.in_hand(coordinator.give_back):
@@ -138,6 +168,14 @@ class _OneWorker:
                 if relay is not None:
                     relay.close()
         return "idle"
+
+    def _started(self, setup: Setup) -> WorkerHandle:
+        if not self.order.host:
+            return WorkerHandle(setup, self._fork_server())
+        worker = _RankZero(setup, self._fork_server(), Ranks(self.order.host))
+        if worker.spot is not None:
+            self.channel.send("spot", spot=worker.spot.as_json())
+        return worker
 
     def _fork_server(self) -> ForkServer | None:
         """The fork server of this machine, for a worker on the CPU; the context of a GPU does not survive a fork."""
@@ -159,6 +197,12 @@ class _OneWorker:
             worker.kill()
         worker.end()
         worker.close()
+
+    def lose(self, why: str) -> None:
+        """Another rank has ended: so does the worker, and what it holds is given back."""
+        if isinstance(self.worker, _RankZero):
+            self.worker.why = why
+            self.kill()
 
     def kill(self) -> None:
         """End the worker now, from another thread."""

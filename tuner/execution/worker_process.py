@@ -17,6 +17,7 @@ from typing import TextIO
 from tuner import system
 from tuner.errors import Interrupted, TunerError
 from tuner.execution.channel import END, STOP, Channel, family_of
+from tuner.execution.gang_lead import leading
 from tuner.execution.in_process import InProcess
 from tuner.execution.remote_job import Setup, StudyTask, job_of, setup_from
 from tuner.logs import escape_logs
@@ -85,11 +86,16 @@ def _work(setup: Setup, tasks: "queue.Queue[StudyTask | None]", channel: Channel
     loaded = setup.load()
     with open_ledger(setup.url, create=False, relay=setup.relay) as ledger:
         _ = loaded.identity  # reads the data
-        channel.send("ready")
-        reporter = Reporter(channel)
-        while (task := tasks.get()) is not None:
-            InProcess().run(job_of(task, ledger, loaded), reporter, reporter.stop)
-            channel.send("idle")
+        with leading(setup.spot, loaded) as gang:
+            channel.send("ready")
+            reporter = Reporter(channel)
+            stop = reporter.stop if gang is None else gang.stop(reporter.stop)
+            while (task := tasks.get()) is not None:
+                job = job_of(task, ledger, loaded)
+                if gang is not None:
+                    gang.begin(job, task)
+                InProcess().run(job, reporter, stop)
+                channel.send("idle")
 
 
 class Reporter:

@@ -15,23 +15,25 @@ from typing import cast
 import torch
 
 from tuner import signals, system
+from tuner.design.micro_batches import check_gang
 from tuner.errors import (
     Interrupted,
     Paused,
     TunerError,
 )
 from tuner.execution.backend import Job, Listener, Stop
-from tuner.execution.channel import Message, error_of, exit_words
+from tuner.execution.channel import Message, error_of
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
+from tuner.execution.launched_ranks import LaunchedRanks
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.execution.machine import Machine, worker_devices
+from tuner.execution.machine import Machine, check_cores, worker_devices
 from tuner.execution.other_numerics import OtherNumerics
 from tuner.execution.recorded_fusions import RecordedFusions
 from tuner.execution.remote_job import StudyTask, setup_of, task_of
-from tuner.execution.worker_handle import WorkerHandle
+from tuner.execution.worker_handle import Ranks, WorkerHandle
 from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.security import without_password
@@ -56,19 +58,22 @@ class Workers:
 
     Where no second process pays, this process trains alone.
 
-    url: of the records, for the workers. fork_server: one that was started before torch was imported here.
+    url: of the records, for the workers. fork_server: one that was started before torch was imported here. launched:
+    the other ranks of the one worker, where they were started together with this command.
     """
 
-    def __init__(self, url: str, fork_server: ForkServer | None = None) -> None:
+    def __init__(self, url: str, fork_server: ForkServer | None = None, launched: LaunchedRanks | None = None) -> None:
         self.url = url
         self.fork_server = fork_server
+        self.launched = launched
         self.workers: list[WorkerHandle] = []
         self.relay: Relay | None = None
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:
         loaded = job.workload
+        check_gang(job.row.study, loaded.machine.gang)
         count = loaded.machine.worker_count or len(self.workers) or best_worker_count(job)
-        if count == 1 and loaded.machine.worker_count is None:
+        if count == 1 and loaded.machine.worker_count is None and loaded.machine.gang == 1:
             if self.fork_server is not None:
                 self.fork_server.kill()  # it would hold its memory for long, and another starts quickly
             InProcess().run(job, listener, stop)
@@ -92,16 +97,28 @@ class Workers:
     def started(self, loaded: LoadedWorkload, count: int) -> list[WorkerHandle]:
         """Workers that begin to load the workload; on the CPU they are forked, where the system can do that."""
         machine = loaded.machine
-        devices = worker_devices(machine, count, torch.cuda.device_count())
+        gangs = self._devices(machine, count)
         url = self.url if self.relay is None else without_password(self.url)
-        setups = [setup_of(loaded, url, machine.for_worker(device, count)) for device in devices]
+        setups = [setup_of(loaded, url, machine.for_worker(ranks[0], count)) for ranks in gangs]
         if self.relay is not None:
             setups = [replace(setup, relay=str(self.relay.folder)) for setup in setups]
         if not (system.FORKS_WHOLE and loaded.device.type == "cpu"):
             self.fork_server = None
         elif self.fork_server is None:
             self.fork_server = ForkServer(worker_environment(machine.threads), str(setups[0].study_file))
-        return [WorkerHandle(setup, self.fork_server) for setup in setups]
+        each = zip(setups, gangs, strict=True)
+        return [
+            WorkerHandle(setup, self.fork_server, Ranks(devices=ranks[1:], launched=self.launched))
+            for setup, ranks in each
+        ]
+
+    def _devices(self, machine: Machine, count: int) -> list[Sequence[str | None]]:
+        """Of each worker the devices of the ranks that are started here."""
+        num_gpus = torch.cuda.device_count()
+        if self.launched is not None:
+            return [[self.launched.place.device(machine.device, num_gpus)]]
+        devices = worker_devices(machine, count, num_gpus)
+        return [devices[first : first + machine.gang] for first in range(0, len(devices), machine.gang)]
 
     def close(self) -> None:
         """End all workers."""
@@ -133,6 +150,10 @@ def check_workers(machine: Machine) -> None:
     """Raise InputError where so many worker processes cannot be started here."""
     system.refuse_workers()
     worker_devices(machine, machine.worker_count or 1, torch.cuda.device_count())
+    if machine.gang > 1 and (machine.device == "cpu" or not torch.cuda.is_available()):
+        words = check_cores(machine.gang, system.num_cores())
+        if words:
+            _log.warning("%s", words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +170,11 @@ def best_worker_count(job: Job) -> int:
     engine = loaded.engine_for(job.row.study)
     if engine.promises.fusing:
         setup = cast(TrainingSetup, engine.setup)
-        left = remaining_work(job.ledger, job.row, setup, fused=loaded.machine.fuse != "off")
+        fused = loaded.machine.fuse != "off" and loaded.machine.gang == 1
+        left = remaining_work(job.ledger, job.row, setup, fused=fused)
     else:
         left = priced_work(job, engine)
-    return num_processes(left, loaded.device)
+    return num_processes(left, loaded.device, loaded.machine.gang)
 
 
 def priced_work(job: Job, engine: Engine) -> Remaining:
@@ -190,9 +212,12 @@ def remaining_work(ledger: Ledger, row: StudyRow, setup: TrainingSetup, *, fused
     return Remaining(len(left), steps + evaluations * evaluation_seconds(setup, left))
 
 
-def num_processes(remaining: Remaining, device: torch.device) -> int:
-    """As many as there are processors (or GPUs) and trials, if they save more time than they take to start."""
-    places = torch.cuda.device_count() if device.type == "cuda" else system.num_cores()
+def num_processes(remaining: Remaining, device: torch.device, gang: int = 1) -> int:
+    """As many as there are processors (or GPUs) and trials, if they save more time than they take to start.
+
+    Of gangs that is how many gangs.
+    """
+    places = (torch.cuda.device_count() if device.type == "cuda" else system.num_cores()) // gang
     count = max(1, min(places, remaining.num_trials, MOST_PROCESSES))
     return count if remaining.seconds * (1.0 - 1.0 / count) > START_SECONDS[device.type] else 1
 
@@ -231,11 +256,10 @@ class Coordinator:
         if self.worker_stopped:
             return
         if worker.busy and self._is_dead(worker):
-            code = worker.process.returncode or 0
-            if worker.was_told_to_end or (code >= 0 and signals.soon(stop)):
+            if worker.was_told_to_end or (worker.lost.code >= 0 and signals.soon(stop)):
                 self.worker_stopped = True
             else:
-                self._replace(worker, task, f"lost: its worker {exit_words(code)}")
+                self._replace(worker, task, f"lost: {worker.lost.words}")
         elif worker.is_stalled(self.machine.stall_seconds):
             worker.kill()
             awaited = "step" if worker.claims else "sign of life"
@@ -251,7 +275,7 @@ class Coordinator:
 
     def _is_dead(self, worker: WorkerHandle) -> bool:
         """Whether a worker ended in the middle of its work. Its last messages are read first."""
-        if worker.process.poll() is None:
+        if not worker.has_ended():
             return False
         for message in worker.messages():
             self._handle(worker, message)
@@ -259,9 +283,10 @@ class Coordinator:
 
     def _read(self) -> None:
         """Wait a moment for messages, and handle them."""
-        readable, _, _ = select.select([worker.descriptor for worker in self.workers], [], [], POLL_SECONDS)
+        watched = [one for worker in self.workers for one in worker.descriptors]
+        readable, _, _ = select.select(watched, [], [], POLL_SECONDS)
         for worker in self.workers:
-            if worker.descriptor in readable:
+            if not set(worker.descriptors).isdisjoint(readable):
                 for message in worker.messages():
                     self._handle(worker, message)
         if all(worker.process.poll() is not None for worker in self.workers):
@@ -323,6 +348,10 @@ class Coordinator:
         for claim in worker.claims.values():
             stopped = TrialUpdate(claim.trial_id, claim.fence, 0, state=State.RUNNING, reason=reason)
             self.listener.trial_ended(claim, stopped)
+        if not worker.may_restart:
+            raise Paused(
+                f"{reason}; the attempt is counted, and what was committed before is kept: start all ranks again"
+            )
         worker.restart()
         worker.assign(task)
 

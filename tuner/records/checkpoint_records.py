@@ -1,6 +1,7 @@
 """Saved states of trials, and the key under which another trial may start from one."""
 
 from dataclasses import dataclass
+
 from tuner.records.numerics_record import Numerics
 
 CheckpointKind = str  # "latest", "best", "trunk", or that of a shard: the part of another rank of a state at its step

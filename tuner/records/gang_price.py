@@ -106,11 +106,11 @@ class GangPrice:
         by_groups = (
             f"in groups of {self.group} (--fuse) {readable_seconds(groups)}"
             if self.group > 1
-            else f"groups (--fuse) gain nothing ({self.why_alone})"
+            else f"groups (--fuse): {self.why_alone}"
         )
         return (
             f"{many} of {study} take about {readable_seconds(gang)} in the gang, and without it "
-            f"{readable_seconds(workers)} in {self._workers}, {by_groups}: {self._best(trials, steps)}"
+            f"{readable_seconds(workers)} in {self._workers}; {by_groups}. {self._best(trials, steps)}"
         )
 
     @property
@@ -121,11 +121,11 @@ class GangPrice:
         gang, workers = self.gang_seconds(trials, steps), self.worker_seconds(trials, steps)
         groups = self.group_seconds(trials, steps)
         if gang < min(workers, groups):
-            return "the gang is the better way here"
+            return "The gang is the better way here"
         if groups < workers:
-            return "small trials in groups on one device are the better way here, without a gang"
+            return "Small trials in groups on one device are the better way here, without a gang"
         return (
-            "workers are the better way here. A gang pays where fewer trials are left than there are devices, or where "
+            "Workers are the better way here. A gang pays where fewer trials are left than there are devices, or where "
             "one trial has to end soon"
         )
 

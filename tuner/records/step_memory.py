@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tuner.shown import readable_bytes
 
+_SHARDED = 'shard="fsdp2" in the Campaign, with --gang, keeps only a part of the model in each of several processes'
 SHARE = 0.9  # [P] of the free memory that an advice fills: other programs, and what no allocator counts, need the rest
 
 
@@ -18,7 +19,8 @@ class StepMemory:
     activations and temporary tensors as they come and go. batch_size: examples of an update. kept: copies that the
     program holds, of the best weights and of a state that is being saved. free: memory that the trial could take, what
     it holds already included. whole: the update was made with a whole batch, and not worked out from portions of it.
-    weights: trained values, not bytes of them; 0 where that is not known.
+    weights: trained values, not bytes of them; 0 where that is not known. exchange: buffers for the gradients that the
+    processes of a gang exchange.
     """
 
     parameters: int
@@ -34,11 +36,12 @@ class StepMemory:
     free: int = 0
     whole: bool = True
     weights: int = 0
+    exchange: int = 0
 
     @property
     def standing(self) -> int:
         """What stays from one update to the next, with the batch."""
-        return self.parameters + self.optimizer + self.buffers + self.batch + self.kept
+        return self.parameters + self.optimizer + self.buffers + self.batch + self.kept + self.exchange
 
     @property
     def temporary(self) -> int:
@@ -83,7 +86,7 @@ class StepMemory:
             ("parameters", self.parameters, ""), ("gradients", self.gradients, ""),
             ("optimizer state", self.optimizer, self._each), ("buffers", self.buffers, ""), ("batch", self.batch, ""),
             ("activations", self.activations, examples), ("temporary tensors", self.temporary, ""),
-            ("copies of weights that are kept", self.kept, ""),
+            ("copies of weights that are kept", self.kept, ""), ("buffers of the exchange", self.exchange, ""),
         )  # fmt: skip
         told = ", ".join(f"{what} {readable_bytes(size)}{more}" for what, size, more in parts if size)
         return f"a trial needs about {readable_bytes(self.needed)} of memory while it trains: {told}"
@@ -110,12 +113,14 @@ class StepMemory:
             return (
                 f"{needed}; fewer examples at a time would not need less, because it is not activations that fill it: "
                 f"parameters {readable_bytes(self.parameters)}, gradients {readable_bytes(self.gradients)}, optimizer "
-                f"state {readable_bytes(self.optimizer)}; take a smaller model, or an optimizer with less state"
+                f"state {readable_bytes(self.optimizer)}; take a smaller model, or an optimizer with less state; "
+                f"{_SHARDED}"
             )
         examples = "one example" if least == 1 else f"{least:,} examples"
         return (
             f"{needed}; {examples} at a time would still need about {readable_bytes(self.needed_with(least))}: take a "
-            "smaller model, an optimizer with less state, or recompute activations (torch.utils.checkpoint)"
+            "smaller model, an optimizer with less state, or recompute activations (torch.utils.checkpoint); "
+            f"{_SHARDED}"
         )
 
 

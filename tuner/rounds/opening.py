@@ -22,6 +22,7 @@ from tuner.execution.backend import Backend
 from tuner.execution.engines import check_needs, parsed_engine
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
+from tuner.execution.launched_ranks import LaunchedRanks
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota, check_ranks
 from tuner.execution.on_engine import OnEngine, SeatPlan
@@ -49,7 +50,8 @@ class SessionOptions:
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
     checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
     where one was started before. claims_until: after this moment of the monotonic clock no trial is begun. engine: what
-    starts workers elsewhere, as --engine says it; cpus, gpus: for each of them.
+    starts workers elsewhere, as --engine says it; cpus, gpus: for each of them. gang: how many processes train each
+    trial together. launched: they were started together with this command.
     """
 
     storage: str | None = None
@@ -70,6 +72,7 @@ class SessionOptions:
     engine: str | None = None
     cpus: float = 1.0
     gpus: float = 0.0
+    launched: LaunchedRanks | None = None
 
 
 @contextmanager
@@ -182,7 +185,7 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
     """What trains: this process, or worker processes that end with the session."""
     if options.engine is not None:
         choice = parsed_engine(options.engine)
-        plan = SeatPlan(options.workers or 0, options.cpus, options.gpus)
+        plan = SeatPlan(options.workers or 0, options.cpus, options.gpus, options.gang)
         url = complete_url(options.storage or default_url())
         with closing(OnEngine(url, RayEngine(choice.address), plan)) as on_engine:
             on_engine.check(loaded.study_file)
@@ -191,8 +194,10 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
     if options.workers is None and options.gang == 1:
         yield InProcess()
         return
-    check_workers(loaded.machine)
-    with closing(Workers(complete_url(options.storage or default_url()), options.fork_server)) as workers:
+    if options.launched is None:
+        check_workers(loaded.machine)
+    url = complete_url(options.storage or default_url())
+    with closing(Workers(url, options.fork_server, options.launched)) as workers:
         yield workers
 
 

@@ -88,6 +88,11 @@ class Split:
         other._fetcher = self.fetcher(self.device)
         return other
 
+    def skip_on(self) -> None:
+        """Have a stream read on to an example that lies further on, past those that others take; see `Stream`."""
+        if isinstance(self._fetcher, StreamFetcher):
+            self._fetcher.skip_on()
+
     def _count(self) -> int | None:
         if self.stream is not None:
             return self.stream.length
@@ -178,9 +183,16 @@ class Split:
     def _part(self, data: Any) -> "Split":
         return Split(self.name, data, self.device, self.collate, self.count)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[Any, int]]:
-        """Batches of the split in its own order, each with its number of examples; the last may be short."""
+    def in_order(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Any, int]]:
+        """Batches of the split in its own order, each with its number of examples; the last may be short.
+
+        first, every: batch number `first` and each `every`-th one after it; no other is fetched.
+        """
         spans = [(start, min(start + batch_size, self.size)) for start in range(0, self.size, batch_size)]
+        spans, read = spans[first::every], self
+        if every > 1:
+            read = self.reader()
+            read.skip_on()
         if self.loading.count:
             wanted = ((torch.arange(start, stop), ONCE_FOR_ALL) for start, stop in spans)
             with closing(self.ahead(wanted)) as batches:
@@ -191,7 +203,7 @@ class Split:
             if self.tensors is not None:
                 batch: Any = tuple(tensor[start:stop] for tensor in self.tensors)
             else:
-                batch = self.take(torch.arange(start, stop))
+                batch = read.take(torch.arange(start, stop))
             yield batch, self.count_of(batch, stop - start)
 
     def count_of(self, batch: Any, taken: int) -> int:
@@ -211,7 +223,7 @@ class TrainingBatches:
     """The training batch of any step: a function of (data_seed, step) alone; see `Order`.
 
     slices: the equal parts that each batch is cut into, in order. Each is fetched and collated for itself, as if it
-    were a batch; with one slice it is the batch.
+    were a batch; with one slice it is the batch. mine: those that this process takes of each batch; see `take_only`.
 
     Each epoch has its own random numbers for each example of a dataset. A dataset leaves the global generators
     anywhere.
@@ -227,6 +239,7 @@ class TrainingBatches:
         self.batch_size = batch_size
         self.slices = slices
         self.slice_size = batch_size // slices
+        self.mine = range(slices)
         self.data_seed = data_seed
         self.order = Order(split.indexed, batch_size, data_seed, split.lengths)
         self._reader = split.reader()
@@ -239,8 +252,14 @@ class TrainingBatches:
         """Whether all batches are tuples of tensors of one form; a dataset's may be anything."""
         return self.split.tensors is not None
 
+    def take_only(self, mine: range) -> None:
+        """Take only these slices of each batch, as a rank of a gang does: no others are fetched, nor loaded ahead."""
+        self.mine = mine
+        self._readers.forget()
+        self._reader.skip_on()
+
     def at(self, step: int, part: int = 0) -> Any:
-        """Slice `part` (from 0) of the batch of update number `step`."""
+        """Slice `part` (from 0) of the batch of update number `step`; one of `mine`."""
         epoch, position = self.order.place(step)
         if epoch != self._epoch:
             self._open_epoch(epoch)
@@ -255,8 +274,10 @@ class TrainingBatches:
         return indices[part * self.slice_size : (part + 1) * self.slice_size], seed
 
     def _places(self, place: int) -> Iterator[tuple[int, int]]:
-        """Step and part of each slice from number `place` of the whole training on."""
-        return (divmod(each, self.slices) for each in itertools.count(place))
+        """Step and part of each slice from number `place` on, of those of the whole training that are taken here."""
+        for each in itertools.count(place):
+            step, number = divmod(each, len(self.mine))
+            yield step, self.mine[number]
 
     def shared_by(self, trials: int, *, repeated: bool) -> None:
         """So many trials take these batches. repeated: each of them takes the batch of a step for itself."""
@@ -270,7 +291,8 @@ class TrainingBatches:
     def _of_dataset(self, step: int, part: int) -> Any:
         split, loading = self.split, self.split.loading
         if loading.count:
-            batch = self._readers.take(step * self.slices + part, loading.session)
+            place = step * len(self.mine) + part - self.mine.start
+            batch = self._readers.take(place, loading.session)
             if batch is not ABSENT:
                 return moved(batch, split.device)
         fetch = partial(self._reader.take, *self.wanted(step, part), undisturbed=False)

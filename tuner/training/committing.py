@@ -55,6 +55,8 @@ class Committing:
     Trials of one cohort; the setup says how often, and the recorder takes the updates.
     """
 
+    processes = 1  # that train the cohort together; the time of each counts
+
     def __init__(self, setup: StudySetup, recorder: Recorder) -> None:
         self.setup = setup
         self.recorder = recorder
@@ -131,13 +133,13 @@ class Committing:
             self.shared.sweep(self.books)
 
     def _count_time(self, outcomes: Sequence[Outcome]) -> None:
-        """Share the time since the last count among the trials that trained in it."""
+        """Share the time since the last count, that of all processes, among the trials that trained in it."""
         now = time.monotonic()
         spent, self.counted_at = now - self.counted_at, now
         live = self.books if self.cohort is None else [self.books[place] for place in self.cohort.live]
         trained = {id(book): book for book in (*live, *(outcome.book for outcome in outcomes))}
         for book in trained.values():
-            book.seconds += spent / len(trained)
+            book.seconds += self.processes * spent / len(trained)
 
     def _save_shared(self, outcomes: Sequence[Outcome]) -> None:
         """Write the states of several trials as one file."""

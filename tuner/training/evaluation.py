@@ -62,12 +62,15 @@ class Tally:
 
     def add(self, metrics: Mapping[str, Any], count: int) -> None:
         """Add the metrics of a batch of so many examples."""
-        sums = self._sums
-        for name, values in metrics.items():
-            if name not in self.workload.not_averaged:
-                part = values.detach().to(torch.float64).sum()
-                sums[name] = sums[name] + part if name in sums else part
-            if self.gathered is not None:
+        averaged = {name: one for name, one in metrics.items() if name not in self.workload.not_averaged}
+        self.add_sums(sums_of(averaged), metrics if self.gathered is not None else {}, count)
+
+    def add_sums(self, sums: Mapping[str, torch.Tensor], kept: Mapping[str, Any], count: int) -> None:
+        """The same, given the sums [] of those that are averaged, and the values of those that are kept."""
+        for name, part in sums.items():
+            self._sums[name] = self._sums[name] + part if name in self._sums else part
+        if self.gathered is not None:
+            for name, values in kept.items():
                 self.gathered.add(name, values)
         self.total += count
 
@@ -89,6 +92,11 @@ class Tally:
             return {}
         self.each = self.gathered.whole(self.total)
         return split_measured(self.workload, self.each, self.averaged)
+
+
+def sums_of(metrics: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The sums of a batch's metrics over its examples: float64 [], on the device, by name."""
+    return {name: values.detach().to(torch.float64).sum() for name, values in metrics.items()}
 
 
 def gathering(workload: Workload, split: Split, trials: int = 1) -> Gathered | None:

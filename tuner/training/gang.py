@@ -97,6 +97,7 @@ class Gang:
                 store: Any = PrefixStore(spot.name, hosted)
             else:
                 store, _, _ = next(rendezvous("env://", spot.rank, spot.world, timeout=timeout))
+            _meet(store, spot, seconds)
             dist.init_process_group(
                 "gloo",
                 store=PrefixStore("group", store),
@@ -174,6 +175,25 @@ class Gang:
             return self.asked_to_stop
 
         return stop
+
+    def leave(self) -> None:
+        """Have all others leave the command that is under way, where they look for it, as this rank does."""
+        with _lost("the store of the gang is gone"):
+            self.store.set(f"left-{self.told}", "1")
+
+    def left_by_others(self) -> Callable[[], bool]:
+        """Whether a rank has left the command that is under way. Asked often; the store now and then."""
+        key, looked = f"left-{self.told}", time.monotonic()
+
+        def left() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked < LOOK_SECONDS:
+                return False
+            looked = time.monotonic()
+            with _lost("the store of the gang is gone"):
+                return bool(self.store.check([key]))
+
+        return left
 
     # Exchanges of all ranks
 
@@ -281,6 +301,22 @@ class Gang:
             for piece in _pieces(room):
                 dist.broadcast(piece, 0, group=self.control)
         return room
+
+
+def _meet(store: Any, spot: Spot, seconds: float) -> None:
+    """Wait until all ranks are there, so that the group is made quickly; meanwhile this process hears its signals."""
+    store.set(f"here-{spot.rank}", "1")
+    others = [rank for rank in range(spot.world) if rank != spot.rank]
+    end = time.monotonic() + seconds
+    while others:
+        try:
+            store.wait([f"here-{rank}" for rank in others], timedelta(seconds=LOOK_SECONDS))
+            return
+        except dist.DistStoreError:
+            others = [rank for rank in others if not store.check([f"here-{rank}"])]
+        if time.monotonic() > end:
+            missing = ", ".join(map(str, others))
+            raise GangLost(f"not all ranks of the gang have started within {seconds:.0f} s; there is no rank {missing}")
 
 
 # Its name from torch 2.13 on.

@@ -18,6 +18,7 @@ from tuner.training.denormals import denormals_as_zero
 from tuner.training.determinism import settle_determinism
 from tuner.training.gang import Flag, Gang
 from tuner.training.gang_command import Said, failed_with
+from tuner.training.gang_evaluation import part_of_evaluation, whole_evaluation
 from tuner.training.gang_run import GangRun
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
@@ -44,6 +45,7 @@ class Follower:
             "load": self.load,
             "advance": self.advance,
             "evaluate": self.evaluate,
+            "evaluate all": self.evaluate_all,
             "compare": self.compare,
             "rest": self.rest,
         }
@@ -93,6 +95,11 @@ class Follower:
 
     def evaluate(self, heard: Mapping[str, Any], said: Said) -> None:
         self.run.say_state(said)
+        said.data = part_of_evaluation(self.run, self.gang)
+
+    def evaluate_all(self, heard: Mapping[str, Any], said: Said) -> None:
+        self.run.say_state(said)
+        whole_evaluation(self.run, self.gang)
 
     def compare(self, heard: Mapping[str, Any], said: Said) -> None:
         self.run.say_state(said)
@@ -122,6 +129,9 @@ def follow(
     with ExitStack() as studies:
         follower: Follower | None = None
 
+        def unknown(heard: Mapping[str, Any], said: Said) -> None:
+            raise GangLost(f"rank 0 of the gang says {heard['do']!r}, which this rank cannot do now")
+
         def study(heard: Mapping[str, Any], said: Said) -> None:
             nonlocal follower
             studies.close()
@@ -136,10 +146,8 @@ def follow(
             failpoint("gang-heard")
             if heard["do"] == "end":
                 return heard
-            if heard["do"] == "study":
-                _obey(gang, study, heard)
-            elif follower is not None:
-                _obey(gang, follower.commands[heard["do"]], heard)
+            commands = {} if follower is None else follower.commands
+            _obey(gang, study if heard["do"] == "study" else commands.get(heard["do"], unknown), heard)
 
 
 def _obey(gang: Gang, command: Command, heard: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuner.errors import WorkloadError
@@ -26,6 +27,7 @@ from tuner.training.gang import Gang
 
 Way = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]  # momentum, new, old -> what is kept
 _COMPARED = 128  # numbers of each statistic that a way must agree with
+_MANY = 1_024  # channels
 _UNTOUCHED = -1.0  # no variance has this value
 
 
@@ -234,20 +236,9 @@ def _ways_of(
 def _compared(
     norm: _BatchNorm, name: str, given: torch.Tensor, new: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[int, int]:
-    generator = torch.Generator().manual_seed(0)
     momentum = 1.0 / 3.0 if norm.momentum is None else norm.momentum
-    fitting = [set(range(len(WAYS))), set(range(len(WAYS)))]
-    for _ in range(max(1, -(-_COMPARED // norm.num_features))):
-        old = [torch.rand(one.shape, generator=generator).to(one) for one in new]
-        kernels = [one.clone() for one in old]
-        with torch.no_grad():
-            torch.nn.functional.batch_norm(
-                given, kernels[0], kernels[1], norm.weight, norm.bias, True, momentum, norm.eps
-            )
-        for which, one in enumerate(new):
-            fitting[which] &= {
-                way for way in fitting[which] if _same(WAYS[way](momentum, one, old[which]), kernels[which])
-            }
+    rounds = max(1, -(-_COMPARED // norm.num_features))
+    fitting = _fitting(given, new, momentum, rounds, (norm.weight, norm.bias))
     if not all(fitting):
         raise WorkloadError(
             f"a gang cannot update the running statistics of {name} (a {type(norm).__name__}, input "
@@ -255,7 +246,48 @@ def _compared(
             "of its kernel. Write .contiguous() behind its input, or a norm without running statistics (GroupNorm, "
             "LayerNorm), or train it without a gang"
         )
-    return min(fitting[0]), min(fitting[1])
+    # Numbers of a few channels may leave a choice, which those of many do not.
+    strides = given.stride()
+    order = tuple(sorted(range(given.dim()), key=lambda dimension: -strides[dimension]))
+    clear = _fitting_many(given, new[0].dtype, order, momentum, norm.weight is not None)
+    mean, variance = (min(here & many or here) for here, many in zip(fitting, clear, strict=True))
+    return mean, variance
+
+
+def _fitting_many(
+    like: torch.Tensor, kept: torch.dtype, order: tuple[int, ...], momentum: float, is_affine: bool
+) -> list[set[int]]:
+    """The ways that fit for an input of many channels, with its dimensions in this order in memory."""
+    generator = torch.Generator().manual_seed(1)
+    shape = [4, _MANY, *[3] * (len(order) - 2)]
+    drawn = torch.randn([shape[dimension] for dimension in order], generator=generator) * 3 + 1
+    given = drawn.to(like).permute([order.index(dimension) for dimension in range(len(order))])
+    new = tuple(torch.full((_MANY,), value, dtype=kept, device=like.device) for value in (-0.0, _UNTOUCHED))
+    one = torch.ones(_MANY, dtype=kept, device=like.device) if is_affine else None
+    F.batch_norm(given, new[0], new[1], one, one, True, 1.0)
+    return _fitting(given, new, momentum, 1, (one, one))
+
+
+@torch.no_grad()
+def _fitting(
+    given: torch.Tensor,
+    new: Sequence[torch.Tensor],
+    momentum: float,
+    rounds: int,
+    affine: Sequence[torch.Tensor | None],
+) -> list[set[int]]:
+    """The ways of mean and variance that give what the kernel does, of this input, whose statistics are `new`."""
+    generator = torch.Generator().manual_seed(0)
+    fitting = [set(range(len(WAYS))), set(range(len(WAYS)))]
+    for _ in range(rounds):
+        old = [one * (0.25 + 2 * torch.rand(one.shape, generator=generator)).to(one) for one in new]
+        kernels = [one.clone() for one in old]
+        F.batch_norm(given, kernels[0], kernels[1], affine[0], affine[1], True, momentum)
+        for which, one in enumerate(new):
+            fitting[which] = {
+                way for way in fitting[which] if _same(WAYS[way](momentum, one, old[which]), kernels[which])
+            }
+    return fitting
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

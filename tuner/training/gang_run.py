@@ -21,6 +21,7 @@ from tuner.training.engine import Measured, OnStep
 from tuner.training.evaluation import Tally
 from tuner.training.gang import Flag, Gang, MateFailed
 from tuner.training.gang_command import Said, command
+from tuner.training.gang_evaluation import Sharing, joined_evaluation, part_of_evaluation, whole_evaluation
 from tuner.training.gang_sums import payload_of
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
@@ -38,6 +39,7 @@ class GangRun(TrialRun):
     def __init__(self, setup: TrainingSetup, trial: Trial, gang: Gang) -> None:
         super().__init__(setup, trial)
         self.gang = gang
+        self.batches.take_only(gang.share(self.rule.slices))
         gang.open(payload_of(len(self.parameters), self.rule.slices // gang.world))
 
     def note_initial(self) -> None:
@@ -48,7 +50,7 @@ class GangRun(TrialRun):
 
     def say_initial(self, said: Said) -> None:
         """Say from what the trial starts: all ranks have to start from the same."""
-        said.same |= {"initial weights": self.initial, "loss of the first batch": self.first_loss}
+        said.same |= {"initial weights": self.initial, "the loss of the first batch": self.first_loss}
 
     def say_state(self, said: Said) -> None:
         """Say what the trial is now, as a checksum: all ranks have to have the same."""
@@ -77,7 +79,9 @@ class GangRun(TrialRun):
 
 
 class LeadRun(GangRun):
-    """The same at rank 0, which the supervisor trains."""
+    """The same at rank 0, which the supervisor trains. sharing: who evaluates it, as far as is known."""
+
+    sharing = Sharing.SHARED
 
     def __init__(self, engine: "Ganged", trial: Trial) -> None:
         super().__init__(engine.setup, trial, engine.gang)
@@ -111,12 +115,23 @@ class LeadRun(GangRun):
             stopped = self.advance_together(until, lambda: Flag.STOP if stop() else Flag(int(pause())))
         return stopped
 
-    def evaluated(self) -> tuple[Measured, list[Tally]]:
+    def evaluated(self, stop: Callable[[], bool] | None = None) -> tuple[Measured, list[Tally]]:
         """As that of a trial alone. Raises Interrupted where any rank was told to stop."""
-        with command(self.gang, "evaluate") as said:
+        if self.sharing is Sharing.SHARED:
+            with command(self.gang, "evaluate") as said:
+                self.say_state(said)
+                said.data = part_of_evaluation(self, self.gang)
+            self._check_alike(said)
+            self.sharing, found = joined_evaluation(self, [one.data for one in said.of_all])
+            if found is not None:
+                return found
+        if self.sharing is Sharing.LEAD:
+            return super().evaluated(stop)  # the others wait for the next command, for any length of time
+        with command(self.gang, "evaluate all") as said:
             self.say_state(said)
-            found = super().evaluated()
+            found = whole_evaluation(self, self.gang)
         self._check_alike(said)
+        self._agreed_at = -1  # on what the metrics have changed
         return found
 
     def state(self) -> dict[str, Any]:
@@ -167,7 +182,7 @@ class Ganged(Alone):
             others = said.differing(what)
             if others:
                 raise StudyChanged(
-                    f"{ranks_in_words(others)} of the gang have another {what} than rank 0, in trial {trial.number} of "
+                    f"rank 0 and {ranks_in_words(others)} of the gang differ in {what}, in trial {trial.number} of "
                     f"{self.setup.study.name}: {type(self.setup.workload).__name__} makes something of the process, "
                     "the time or the machine; draw from global generators only, and give all machines the same files"
                 )
@@ -184,6 +199,7 @@ class GangSupervisor(Supervisor):
     def __init__(self, engine: Ganged, recorder: Recorder, on_step: OnStep) -> None:
         super().__init__(engine, recorder, on_step)
         self.gang = engine.gang
+        self.processes = engine.gang.world
 
     def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """As that of a trial alone. Afterwards no rank holds anything of it."""

@@ -72,6 +72,11 @@ class HostGenerators:
             return self._seed
         return random.getstate(), np.random.get_state(legacy=False)
 
+    def mark(self) -> object:
+        """The same, to be compared with a later one: they are equal where nothing was drawn or seeded in between."""
+        state = self.state()
+        return (state[0], _comparable(state[1])) if isinstance(state, tuple) else state
+
     def restore(self, state: Any) -> None:
         """Restore them to where they were when `state` was read."""
         if isinstance(state, tuple):

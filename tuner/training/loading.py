@@ -18,6 +18,7 @@ import torch
 
 from tuner.training.fetching import Fetcher
 from tuner.training.loading_processes import Ahead, Key, LoadingProcesses, Make, check_loading
+from tuner.training.streams import StreamFetcher
 
 DataWorkers = int | Literal["auto"]
 Wanted = tuple[torch.Tensor, int]  # the indices and the seed of a batch
@@ -130,11 +131,17 @@ class _OfStream:
         self._open: dict[int, Fetcher] = {}
 
     def __call__(self, reader: int, indices: Sequence[int], seed: int) -> Any:
-        fetcher = self._open.pop(reader, None) or self._fetcher()
+        fetcher = self._open.pop(reader, None) or self._opened()
         self._open[reader] = fetcher
         while len(self._open) > MOST_OPEN:
             del self._open[next(iter(self._open))]
         return fetcher.batch(indices, seed)
+
+    def _opened(self) -> Fetcher:
+        fetcher = self._fetcher()
+        if isinstance(fetcher, StreamFetcher):
+            fetcher.skip_on()  # what one reader leaves out, others take
+        return fetcher
 
 
 @dataclass(eq=False)
@@ -149,7 +156,8 @@ class _Reader:
 class Readers:
     """The training batches of a split by step, as one or several trials take them that may be at different steps.
 
-    Where batches are cut into slices, the slices are meant, counted from the first of the training.
+    Where batches are cut into slices, the slices are meant, counted from the first of the training; of a process that
+    takes only some of each batch, those.
 
     open_at: the batches from a step on. `most`: how many trials there are. `repeated`: whether each takes the batch of
     a step for itself; then it gets a copy, because it may change it.

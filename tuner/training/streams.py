@@ -1,4 +1,8 @@
-"""Examples of a stream, in batches: an iterator that is opened where a batch begins, and kept while batches follow."""
+"""Examples of a stream, in batches: an iterator that is opened where a batch begins, and kept while batches follow.
+
+Processes that share the batches of a stream each take some of its examples. Between two of its own a process reads
+past those of the others, as one process would read them; or it opens the stream anew, where that is as quick.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,6 +35,11 @@ class StreamFetcher(Fetcher):
         self._next = 0  # the number of the example that the iterator gives next
         self._seed = 0
         self._wanted: Sequence[int] = ()  # the batch that is being fetched
+        self._skips = False  # whether examples in between are read and dropped
+
+    def skip_on(self) -> None:
+        """Read past examples that are not wanted, and go on behind them; not where the stream is `seekable`."""
+        self._skips = not self.stream.seekable
 
     def examples(self, indices: Sequence[int], seed: int) -> list[Any]:
         """The examples at `indices`, quickly where they follow one another. Raises StreamEnded where there are none."""
@@ -50,26 +59,38 @@ class StreamFetcher(Fetcher):
     def _seeded(self, indices: Sequence[int], seed: int) -> list[Any]:
         examples = []
         for index in indices:
-            if self._iterator is None or self._next != index:
+            if not self._leads_to(index):
                 seed_global_generators(batch_seed(seed, _OPENING), self._device)
                 self._open(index)
+            while self._next < index:  # each with its own seed, as whoever takes it reads it
+                super()._seeded([self._next], seed)
             examples += super()._seeded([index], seed)
         return examples
+
+    def _leads_to(self, index: int) -> bool:
+        """Whether the iterator that is open comes to this example."""
+        return self._iterator is not None and (self._next == index or (self._skips and self._next < index))
 
     def _fetched(self, indices: Sequence[int]) -> list[Any]:
         examples = []
         for index in indices:
-            iterator = self._iterator
-            if iterator is None or self._next != index:
-                iterator = self._open(index)
-            try:
-                examples.append(next(iterator))
-            except StopIteration:
-                raise self._ended() from None
-            self._next += 1
+            if not self._leads_to(index):
+                self._open(index)
+            while self._next < index:
+                self._read()
+            examples.append(self._read())
         return examples
 
-    def _open(self, start: int) -> Iterator[Any]:
+    def _read(self) -> Any:
+        """The next example of the iterator."""
+        try:
+            example = next(self._iterator)  # type: ignore[arg-type]  # one is open
+        except StopIteration:
+            raise self._ended() from None
+        self._next += 1
+        return example
+
+    def _open(self, start: int) -> None:
         self.close()
         opened: Any = self.stream.at(start)
         if not hasattr(opened, "__next__"):
@@ -81,7 +102,6 @@ class StreamFetcher(Fetcher):
                     "examples from number `start` on"
                 ) from None
         self._iterator, self._next = opened, start
-        return opened  # type: ignore[no-any-return]
 
     def _ended(self) -> StreamEnded:
         ends, wanted = f"the {self.name} stream ended after {self._next:,} examples", self._wanted

@@ -249,9 +249,12 @@ class TrialRun:
         """
         return self.evaluated()[0]
 
-    def evaluated(self) -> tuple[Measured, list[Tally]]:
-        """The metrics as `evaluate` gives them, and what was kept of the examples of each split."""
-        setup = self.setup
+    def evaluated(self, stop: Callable[[], bool] | None = None) -> tuple[Measured, list[Tally]]:
+        """The metrics as `evaluate` gives them, and what was kept of the examples of each split.
+
+        stop: asked before each batch, in place of what the setup says.
+        """
+        setup, stop = self.setup, stop or self.setup.stop
         self.seed_evaluation()
         measured: Measured = {}
         tallies = []
@@ -259,7 +262,7 @@ class TrialRun:
             for split in (setup.data.training_sample, setup.data.validation):
                 size = setup.evaluation_batch_size
                 with computing(self.rule.precision, setup.device):
-                    tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+                    tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=stop))
                 measured |= tallies[-1].measured()
         return measured, tallies
 
