@@ -1,6 +1,5 @@
 """Trials in shards, trained by gangs of forked processes."""
 
-import torch._dynamo  # FSDP imports it; here once for all forked ranks
 from torch import nn
 
 from support.gangs import run_gang
@@ -9,11 +8,11 @@ from tuner.records import Claim
 from tuner.rounds.plan import planned_trials
 from tuner.storage.codec import trial_from, trial_text
 from tuner.training.checkpoints import read_state
-from tuner.training.fsdp_engine import engine_of, follower_of
 from tuner.training.fsdp_state import whole_state_of
 from tuner.training.gang_command import lead_study
 from tuner.training.gang_follower import follow
 from tuner.training.gang_run import GangSupervisor
+from tuner.training.sharding import engine_of, follower_of
 
 CLAIM = 1  # the trial's id
 
