@@ -211,9 +211,9 @@ STUDIES = [
 def test_studies_of_any_data_leave_the_bits_of_one_process(number, tmp_path):
     for place, (workload, kind, workers, world) in enumerate(STUDIES[number : number + 4]):
         draw = random.Random(f"{number} {place}")
-        slices = draw.choice([4, 8])
+        slices, size = draw.choice([(4, 8), (4, 16), (8, 16)])
         study = study_of(
-            slices=slices, batch_size=slices * draw.choice([2, 4]), augment=draw.random() < 0.5,
+            slices=slices, batch_size=size, augment=draw.random() < 0.5,
             ema_steps=draw.choice([0, 8]), precision=draw.choice(["float32", "bf16", "fp16"]), seed=draw.randrange(99),
             budget=StepBudget(draw.randrange(12, 30), draw.randrange(1, 5)),
         )  # fmt: skip

@@ -16,7 +16,7 @@ from tuner.errors import Interrupted, StudyChanged, WorkloadError
 from tuner.training import gang_evaluation
 from tuner.training.batches import Split
 from tuner.training.evaluation import tallied
-from tuner.training.gang_evaluation import Part, Sharing, mine, put_together
+from tuner.training.gang_evaluation import EvaluatedPart, Sharing, mine, put_together
 from tuner.training.randomness import seed_global_generators
 
 WORLDS = [1, 2, 4, 8]
@@ -110,7 +110,7 @@ def sent(part):
     """A part as it comes from another process."""
     file = io.BytesIO()
     torch.save({each.name: getattr(part, each.name) for each in fields(part)}, file)
-    return Part(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    return EvaluatedPart(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
 
 
 def model_of():

@@ -62,7 +62,7 @@ _WORDS = {
 
 
 @dataclass(slots=True)
-class Part:
+class EvaluatedPart:
     """What a rank computed of a split. Lists have an entry for each of its batches, in their order.
 
     examples: of the split. numbers: of its batches, from 0 on. counts: how many examples each holds. names: of the
@@ -88,7 +88,7 @@ def mine(  # noqa: PLR0913 - keywords with defaults
     rank: int,
     world: int,
     stop: Callable[[], bool] = lambda: False,
-) -> Part:
+) -> EvaluatedPart:
     """Batches `rank`, `rank + world`, ... of a split, in eval mode; those of all ranks are the whole split.
 
     The model is left as it was found, but in eval mode. Raises Interrupted as `evaluate` does, and WorkloadError for
@@ -97,7 +97,7 @@ def mine(  # noqa: PLR0913 - keywords with defaults
     model.eval()
     keeps = workload.declares("split_metrics")
     before = _Surroundings(model, split.device)
-    part, num_bytes = Part(split.size), 0
+    part, num_bytes = EvaluatedPart(split.size), 0
     with torch.no_grad():
         for place, (batch, count) in enumerate(split.in_order(batch_size, rank, world)):
             check_going_on(stop)
@@ -116,7 +116,7 @@ def mine(  # noqa: PLR0913 - keywords with defaults
     return part
 
 
-def put_together(workload: Workload, split: Split, parts: Sequence[Part], batch_size: int) -> Tally:
+def put_together(workload: Workload, split: Split, parts: Sequence[EvaluatedPart], batch_size: int) -> Tally:
     """What the parts of all ranks come to: the sums, and what is kept of each example, as one process has them.
 
     Raises StudyChanged where ranks have different splits.
@@ -138,7 +138,7 @@ def put_together(workload: Workload, split: Split, parts: Sequence[Part], batch_
 _Batch = tuple[int, dict[str, torch.Tensor], dict[str, Any], int]
 
 
-def _batches_of(part: Part, device: torch.device) -> list[_Batch]:
+def _batches_of(part: EvaluatedPart, device: torch.device) -> list[_Batch]:
     """Each batch of a part: its number, its sums on the device, what is kept of it, how many examples it holds."""
     sums, found = iter(part.sums.to(device)), list[_Batch]()
     for number, names, kept, count in zip(part.numbers, part.names, part.kept, part.counts, strict=True):
@@ -297,7 +297,7 @@ def joined_evaluation(run: TrialRun, said: Sequence[bytes]) -> tuple[Sharing, tu
     """
     setup, size = run.setup, run.setup.evaluation_batch_size
     of_ranks = [torch.load(io.BytesIO(data), weights_only=True) for data in said]
-    found = [[Part(**part) for part in parts] for parts in of_ranks]
+    found = [[EvaluatedPart(**part) for part in parts] for parts in of_ranks]
     sharing = max((Sharing(part.sharing) for parts in found for part in parts), key=_ORDER.index)
     if sharing is not Sharing.SHARED:
         _log.warning("%s.metrics %s", type(setup.workload).__name__, _WORDS[sharing])
