@@ -72,6 +72,11 @@ def _goes_through_host(gang: Gang) -> bool:
     return gang.device.type != "cpu" and dist.get_backend(gang.large) == "gloo"
 
 
+def exchange_bytes(gradients: int) -> int:
+    """What the buffers of an exchange take on the device, where the gradients take so many bytes."""
+    return 2 * min(BUCKET, gradients)
+
+
 class TreeReduction:
     """Adds up tensors over the ranks, in the order of the tree, a bucket at a time; the buckets' memory is kept.
 
