@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from tuner.shown import readable_bytes, readable_seconds
 
 CLEARLY = 0.8  # [P] of the time without a gang: one that saves less is not proposed, as the estimate is the best case
-WAITING = (
-    5  # [P] times the fixed part of an exchange: in each step ranks wait for the slowest, which no short look shows
-)
+WAITING = 5  # [P] times the fixed part of the exchanges: ranks wait for the slowest, which a short look does not show
 
 
 @dataclass(frozen=True, slots=True)
