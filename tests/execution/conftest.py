@@ -1,5 +1,40 @@
-"""The command line as a fixture."""
+"""The command line as a fixture, and a fork server that several tests use."""
 
+import os
+import signal
+
+import pytest
 from support.shell import tuner
 
+from tuner.execution.fork_server import ForkServer, worker_environment
+
 __all__ = ["tuner"]
+
+
+class Kept(ForkServer):
+    """A fork server that outlives the workers of a test: importing torch once is enough for all of them.
+
+    Each hears of Ctrl-C as soon as it is there, as all processes of a terminal do.
+    """
+
+    def open(self):
+        known = self._process
+        channel = super().open()
+        if self._process is not known:
+            self._process.send_signal(signal.SIGINT)
+        return channel
+
+    def close(self):
+        if self._process is None or self._process.poll() is not None:
+            super().close()
+
+    @property
+    def pid(self):
+        return self._process and self._process.pid
+
+
+@pytest.fixture(scope="module")
+def fork_server():
+    kept = Kept(worker_environment(1), os.devnull)  # of no one study: it imports torch
+    yield kept
+    ForkServer.close(kept)

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,13 +18,14 @@ from support.patience import wait_for
 from support.study_files import write_study
 
 import tuner
+from tuner import system
 from tuner.api.sessions import session_options
 from tuner.errors import InputError, Interrupted, Paused, StudyChanged
 from tuner.execution import on_engine
 from tuner.execution.engines import EngineChoice, Needs, Seat, SeatEvent, check_share, parsed_engine
 from tuner.execution.fork_server import SEAT, SharedForkServer, private_folder, worker_environment
 from tuner.execution.on_engine import OnEngine, SeatPlan
-from tuner.execution.ray_engine import RayEngine, _refuse_infeasible, _unlike
+from tuner.execution.ray_engine import RayEngine, _events_of, _refuse_infeasible, _room_for, _unlike
 from tuner.execution.seat_process import SeatOrder
 from tuner.execution.shipping import pack, shipped_files, sweep, unpacked
 from tuner.records import State
@@ -97,6 +99,49 @@ def test_what_no_node_can_have_is_refused_with_what_there_is():
     with pytest.raises(InputError, match=r"no node .* has 4 CPUs and 1 GPU .*a \(1\) has 4 CPUs and 0 GPUs, b \(2\)"):
         _refuse_infeasible(Seat(0, 4.0, 1.0), nodes, grows=False)
     _refuse_infeasible(Seat(0, 4.0, 1.0), nodes, grows=True)
+
+
+def test_a_gang_needs_room_for_all_its_ranks():
+    nodes = [{"name": "a (1)", "cpus": 5.0, "gpus": 4.0}, {"name": "b (2)", "cpus": 2.0, "gpus": 0.0}]
+    for world, room in ((1, 7), (2, 3), (4, 1)):  # 2: two of them on a, one on b; 4: on a, and no rest is enough
+        _refuse_infeasible(Seat(0, 1.0, 0.0, world), nodes, grows=False)
+        assert _room_for(Seat(0, 1.0, 0.0, world), nodes) == room
+    many = [{"name": name, "cpus": 3.0, "gpus": 0.0} for name in "abc"]
+    assert _room_for(Seat(0, 1.0, 0.0, 4), many) == 2, "no node is large enough, and all together have 9"
+    with pytest.raises(InputError, match=r"a gang of 8 needs 1 CPU for each rank, .* room for 7 ranks: a \(1\) has 5 "):
+        _refuse_infeasible(Seat(0, 1.0, 0.0, 8), nodes, grows=False)
+    with pytest.raises(InputError, match=r"no node .* has 1 CPU and 8 GPUs for a rank of a gang of 2: a \(1\) has 5"):
+        _refuse_infeasible(Seat(0, 1.0, 8.0, 2), nodes, grows=False)
+    _refuse_infeasible(Seat(0, 1.0, 0.0, 8), nodes, grows=True)
+    with pytest.raises(InputError, match="reserve no place for a rank"):
+        _refuse_infeasible(Seat(0, 0.0, 0.0, 2), nodes, grows=True)
+
+
+@pytest.mark.parametrize(
+    ("world", "seats", "said"),
+    [
+        (1, [0, 1], "2 workers wait for 1 CPU and 1 GPU each; free are 0 CPUs and 3 GPUs in all"),
+        (4, [0], "a gang of 4 waits for 1 CPU and 1 GPU for each rank, all at once; free are 0 CPUs and 3 GPUs in all"),
+        (
+            4,
+            [2, 5],
+            "2 gangs of 4 wait for 1 CPU and 1 GPU for each rank, all at once; free are 0 CPUs and 3 GPUs in all",
+        ),
+    ],
+)
+def test_who_waits_for_what(world, seats, said):
+    each, free = {"cpus": 1.0, "gpus": 1.0, "world": world}, {"cpus": 0.0, "gpus": 3.0}
+    (event,) = _events_of({"is": "waiting", "seats": seats, "free": free, "each": each})
+    assert (event.kind, event.seat, event.text) == ("waiting", seats[0], said)
+
+
+def test_the_interface_of_an_address_is_known():
+    assert system.interface_of("127.0.0.1") == system.interface_of("127.0.0.9") == "lo"
+    addresses = {name: [one.address for one in found if one.family == socket.AF_INET]
+                 for name, found in psutil.net_if_addrs().items()}  # fmt: skip
+    for name, found in addresses.items():
+        assert [system.interface_of(one) for one in found[:1]] == [name] * len(found[:1])
+    assert system.interface_of("203.0.113.1") == ""
 
 
 HERE = {"python": "3.11.7", "tuner": "d", "versions": {"tuner": "1", "torch": "2.13.0+cu126", "ray": "2.60.0"},

@@ -3,30 +3,22 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 
 import psutil
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from storage.postgres import Server
-from support.bench import LOSS
 from support.loop_files import LOOP
-from support.patience import all_said, wait_for
+from support.patience import wait_for
 from support.ray_cluster import RayCluster
-from support.study_files import write_study
+from support.ray_studies import CURVES, Study
 
 from tuner.execution.fork_server import private_folder
 from tuner.storage.engine import parsed_url
 from tuner.storage.schema import metadata
 
-TRIALS, STEPS = 4, 6000
 KILLS = 10
-CURVES = (
-    "select t.number, m.step, n.name, m.value from measurement m join trial t on t.id = m.trial_id "
-    "join metric n on n.id = m.metric_id order by t.number, m.step, n.name"
-)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.needs("ray", "postgresql")]
 
 
@@ -45,83 +37,6 @@ def server():
     made = Server()
     yield made
     made.close()
-
-
-class Study:
-    """A study in a folder, and commands that train it on the cluster.
-
-    Steps are slow from the start of a command until its end is awaited, so that what a test does meanwhile comes in the
-    middle of the training, however quick the machine is.
-    """
-
-    def __init__(self, folder, cluster, url, *, steps=STEPS, trials=TRIALS):
-        self.folder, self.cluster, self.url = folder, cluster, url
-        folder.mkdir(exist_ok=True)
-        self.slow = folder / "slow"
-        waits = f"if os.path.exists({str(self.slow)!r}):\n            time.sleep(0.005)\n        {LOSS}"
-        write_study(
-            folder,
-            trials=trials,
-            steps=steps,
-            replace=[("import torch\n", "import os, time\nimport torch\n"), (LOSS, waits)],
-        )
-        self.commands = []
-
-    def start(self, *options, workers=2):
-        on_ray = ["--engine", f"ray://{self.cluster.address}", "--workers", str(workers)] if workers else []
-        command = [sys.executable, "-m", "tuner", "launch", "tiny.py", "--fuse", "off", "--checkpoints", "checkpoints"]
-        command += [*on_ray, *options]
-        environment = self.cluster.environment | {"TUNER_STORAGE": self.url}
-        pipe = subprocess.PIPE
-        if workers:
-            self.slow.touch()
-        made = subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=pipe, stderr=pipe)
-        self.commands.append(made)
-        return made
-
-    def rows(self, query):
-        engine = create_engine(parsed_url(self.url))
-        try:
-            with engine.connect() as connection:
-                return [tuple(row) for row in connection.execute(text(query))]
-        except Exception:  # the tables are not there yet
-            return []
-        finally:
-            engine.dispose()
-
-    def moves(self):
-        return self.rows("select sum(step), sum(fence) from trial")
-
-    def ended(self, process):
-        self.slow.unlink(missing_ok=True)
-        _, err = all_said(process, self.moves)
-        return process.returncode, err
-
-    def wait_for_steps(self, more=1, alive=()):
-        begun = (self.moves() or [(0, 0)])[0][0] or 0
-        wait_for(lambda: ((self.moves() or [(0, 0)])[0][0] or 0) >= begun + more, alive=alive, moves=self.moves)
-
-    def seats(self):
-        """The actors of this cluster: others on this machine are left alone."""
-        found = [one for one in psutil.process_iter(["name", "cmdline"]) if _is_seat(one)]
-        return [one for one in found if str(self.cluster.folder) in _command_of_parent(one)]
-
-    def close(self):
-        for one in self.commands:
-            one.kill()
-            one.communicate()
-
-
-def _command_of_parent(process):
-    try:
-        parent = process.parent()
-        return " ".join(parent.cmdline()) if parent else ""
-    except psutil.Error:  # it has ended
-        return ""
-
-
-def _is_seat(process):
-    return any("RaySeat" in word for word in [process.info["name"] or "", *(process.info["cmdline"] or ())])
 
 
 @pytest.fixture
@@ -162,14 +77,8 @@ def test_actors_killed_ten_times_train_the_same_bits(study, alone):
     assert code == 0, err
     assert study.rows(CURVES) == alone
     assert study.rows("select distinct state from trial") == [("complete",)]
-    wait_for(lambda: not _below(study))
+    wait_for(lambda: not study.below())
     assert not list(private_folder().glob(f"ray-{launch.pid}-*.code")), "the sent folder is removed after its workers"
-
-
-def _below(study):
-    """Processes of seats and workers: what was forked on this machine for the folder that Ray shipped."""
-    words = "tuner.execution.fork_server_process --listen"
-    return [one for one in psutil.process_iter(["cmdline"]) if words in " ".join(one.info["cmdline"] or ())]
 
 
 def test_a_node_that_goes_down_has_its_trials_saved_and_counts_no_attempt(study, alone, cluster):
@@ -210,7 +119,7 @@ def test_a_command_that_is_killed_goes_on_when_it_is_run_again(study, alone):
     launch.kill()
     launch.communicate()
     wait_for(lambda: not study.seats())
-    wait_for(lambda: not _below(study))
+    wait_for(lambda: not study.below())
     code, err = study.ended(study.start())
     assert code == 0, err
     assert study.rows(CURVES) == alone

@@ -12,7 +12,6 @@ from support.bench import STALL_SECONDS, Bench, Heard
 
 from tuner.errors import InputError, Interrupted, TrialsFailed
 from tuner.execution import worker_handle
-from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import even_share
 from tuner.execution.machine import Machine, worker_devices
 from tuner.execution.worker_handle import WorkerHandle
@@ -32,35 +31,6 @@ GIVEN_UP = (
     "signal 9"
 )
 DATA = "generator = torch.Generator().manual_seed(0)"
-
-
-class Kept(ForkServer):
-    """A fork server that outlives the workers of a test: importing torch once is enough for all of them.
-
-    Each hears of Ctrl-C as soon as it is there, as all processes of a terminal do.
-    """
-
-    def open(self):
-        known = self._process
-        channel = super().open()
-        if self._process is not known:
-            self._process.send_signal(signal.SIGINT)
-        return channel
-
-    def close(self):
-        if self._process is None or self._process.poll() is not None:
-            super().close()
-
-    @property
-    def pid(self):
-        return self._process and self._process.pid
-
-
-@pytest.fixture(scope="module")
-def fork_server():
-    kept = Kept(worker_environment(1), os.devnull)  # of no one study: it imports torch
-    yield kept
-    ForkServer.close(kept)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,17 @@ def server():
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory):
     """The records of one process, on SQLite."""
-    folder = tmp_path_factory.mktemp("alone")
-    write_slow(folder)
+    return records_alone(tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="session")
+def alone_in_slices(tmp_path_factory):
+    """The records of one process that computes each batch in slices, as a gang can share."""
+    return records_alone(tmp_path_factory.mktemp("slices"), slices=4)
+
+
+def records_alone(folder, slices=1):
+    write_slow(folder, slices)
     run = started(folder, "run", "study.py", "--yes", OMP_NUM_THREADS="1")
     _, err = all_said(run)
     assert run.returncode == 0, err

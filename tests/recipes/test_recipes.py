@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubernetes_validate import ValidationError
+from support.needs import require
 
 from tuner import signals
 from tuner.cli.commands import commands
@@ -24,6 +25,7 @@ RECIPES = sorted((DOCS / "recipes").iterdir())
 SCRIPTS = [path for path in RECIPES if path.suffix == ".sh"]
 MANIFESTS = [path for path in RECIPES if path.name.startswith("kubernetes-")]
 JOBS = [path for path in MANIFESTS if "kind: Job" in path.read_text(encoding="utf-8")]
+GANG = DOCS / "recipes/kubernetes-gang.yaml"
 SKY = DOCS / "recipes/skypilot.yaml"
 AGAIN = {int(one) for one in Exit if one.requeue}  # 75 and 130
 NEVER = {int(one) for one in Exit if not one.requeue} - {0}
@@ -57,9 +59,10 @@ def container(job):
 def tuner_command(path):
     """The words of the one command of `tuner` in a recipe."""
     if path in JOBS:
-        return container(read(path))["command"]
+        words = container(read(path))["command"]
+        return words[words.index("tuner") :]
     joined = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    (found,) = re.findall(r"^\s*(?:srun |exec |entrypoint: )?(tuner (?:run|worker) .+)$", joined, re.MULTILINE)
+    (found,) = re.findall(r"^\s*(?:srun (?:.* rank +)?|exec |entrypoint: )?(tuner (?:run|worker) .+)$", joined, re.M)
     return shlex.split(found)
 
 
@@ -179,12 +182,39 @@ def test_a_pod_asks_for_no_more_rights_than_it_needs(path):
     assert any(word.startswith(place) for word in container(read(path))["command"] for place in mounted)
 
 
+def test_the_pods_of_a_gang_find_its_first_one_by_the_service():
+    job, service = read(GANG), read(DOCS / "recipes/kubernetes-gang-service.yaml")
+    name = job["metadata"]["name"]
+    pod = job["spec"]["template"]["spec"]
+    assert service["spec"]["selector"] == {"job-name": name}, "a label that each pod of a Job has"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert f"--master-addr {name}-0.{pod['subdomain']} " in container(job)["command"][2]
+    given = {one["name"]: one.get("value") for one in container(job)["env"]}
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == int(given["NUM_NODES"])
+    assert container(job)["resources"]["limits"]["nvidia.com/gpu"] == int(given["NUM_GPUS"])
+    saving = int(given["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
+    assert signals.SAVE_SECONDS + signals.LAST_SECONDS < saving < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_script_in_the_manifest_of_a_gang_is_bash_with_nothing_to_find_fault_with(tmp_path):
+    require("shellcheck")
+    (tmp_path / "script.sh").write_text("#!/bin/bash\n" + container(read(GANG))["command"][2])
+    later = "SC2016"  # what the ranks' own shells expand
+    ended = subprocess.run(
+        ["shellcheck", "-e", later, tmp_path / "script.sh"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout
+
+
 def test_the_pods_of_a_campaign_and_of_its_workers_differ_in_their_command_only():
-    (run, workers) = (read(path)["spec"]["template"] for path in JOBS)
+    (run, workers) = (read(path)["spec"]["template"] for path in JOBS if path != GANG)
     for template in (run, workers):
         del template["spec"]["containers"][0]["command"]
     assert run == workers
-    specs = [deepcopy(read(path)["spec"]) for path in JOBS]
+    specs = [deepcopy(read(path)["spec"]) for path in JOBS if path != GANG]
     assert specs[1]["completionMode"] == "Indexed"
     assert specs[1]["completions"] == specs[1]["parallelism"]
 

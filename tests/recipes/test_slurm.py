@@ -2,8 +2,10 @@
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from support.needs import require
 from support.patience import wait_for
@@ -16,7 +18,8 @@ AGAIN = {int(one) for one in Exit if one.requeue}
 NEVER = {int(one) for one in Exit if not one.requeue} - {0}
 KILLED = {128 + 9, 128 + 15}
 ROOT = Path(__file__).parents[2]
-RUN, WORKERS = ROOT / "docs/recipes/slurm-run.sh", ROOT / "docs/recipes/slurm-workers.sh"
+RUN, WORKERS, GANGS = (ROOT / f"docs/recipes/slurm-{name}.sh" for name in ("run", "workers", "gangs"))
+WORKER = "worker study.py --until campaign --wait-for-launch 86400 --idle-timeout 3600"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.needs("slurm")]
 
 
@@ -31,11 +34,11 @@ def slurm():
 class Site:
     """A shared folder with a study and an environment, and a database: what the recipes have to be told of."""
 
-    def __init__(self, slurm, server, folder):
+    def __init__(self, slurm, server, folder, slices=1):
         self.slurm, self.folder = slurm, folder
         for name in ("study", "bin"):
             (folder / name).mkdir(parents=True)
-        write_slow(folder / "study")
+        write_slow(folder / "study", slices)
         self.url = new_database(server, f"slurm_{folder.parent.name}_{folder.name}".lower())
         self.program("tuner", f'exec {shlex.quote(sys.executable)} -m tuner "$@"')
         (folder / "activate").write_text(f"export PATH={folder}/bin:$PATH PYTHONPATH={ROOT} SLOWLY=1.5\n")
@@ -44,10 +47,11 @@ class Site:
         (self.folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (self.folder / "bin" / name).chmod(0o755)
 
-    def submit(self, recipe, *options):
-        """Submit a recipe with nothing changed in its text but what names this site; its id."""
+    def submit(self, recipe, *options, replace=()):
+        """Submit a recipe with nothing changed in its text but what names this site, and `replace`; its id."""
         changed = recipe.read_text()
         for old, new in (
+            *replace,
             ("/shared/study", self.folder / "study"),
             ("/shared/venv/bin/activate", self.folder / "activate"),
             ("/shared/checkpoints", self.folder / "checkpoints"),
@@ -162,3 +166,43 @@ def test_a_chain_goes_on_where_nothing_can_be_requeued(slurm, site, alone):
     starts = [one["StartTime"] for one in ended[1:]]
     assert starts == sorted(set(starts)), "one after the other"
     assert records(site.url) == alone
+
+
+def ranks(slurm):
+    """The commands of a gang, by their ranks."""
+    mine, found = f"SLURM_CONF={slurm.folder / 'slurm.conf'}", {}
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error):
+            if process.info["cmdline"][1:4] == ["-m", "tuner", "run"]:
+                environment = process.environ()
+                if environment.get("SLURM_CONF") == mine.partition("=")[2] and "RANK" in environment:
+                    found[int(environment["RANK"])] = process
+    return found
+
+
+def test_a_gang_that_is_preempted_and_loses_a_rank_has_the_records_of_one_process(
+    slurm, server, alone_in_slices, tmp_path
+):
+    site = Site(slurm, server, tmp_path / "gang", slices=4)
+    size = ["--array=0", "--nodes=1", "--ntasks-per-node=2", "--gres=gpu:2", "--mem=4G", "--time=600"]
+    job = site.submit(GANGS, *size, replace=[(WORKER, "run study.py --yes")])
+    wait_for(lambda: steps(site.url)[0] > 5, moves=site.moves)
+    slurm.submit(urgent(tmp_path))
+    wait_for(lambda: slurm.restarts(job) == [1], moves=site.moves)
+    assert rows(site.url, "select max(attempt) from trial where state = 'waiting'") == [(0,)], "a stop is no attempt"
+    begun = steps(site.url)
+    wait_for(lambda: steps(site.url)[0] > begun[0], moves=site.moves)
+    ranks(slurm)[1].kill()
+    wait_for(lambda: slurm.restarts(job) == [2], moves=site.moves)
+    wait_for(lambda: slurm.ended(job), moves=site.moves)
+    (shown,) = slurm.shown(job)
+    assert (shown["JobState"], shown["ExitCode"], shown["Restarts"]) == ("COMPLETED", "0:0", "2"), site.said()
+    assert records(site.url) == alone_in_slices
+
+
+def test_a_gang_that_would_end_the_same_way_is_not_started_again(slurm, site):
+    (site.folder / "study/study.py").write_text("campaign = 1\n")
+    job = site.submit(GANGS, "--array=0", "--nodes=1", "--ntasks-per-node=2", "--gres=gpu:2", "--mem=4G")
+    wait_for(lambda: slurm.ended(job), moves=site.moves)
+    (shown,) = slurm.shown(job)
+    assert (shown["JobState"], shown["ExitCode"], shown["Restarts"]) == ("FAILED", "2:0", "0"), site.said()

@@ -23,10 +23,11 @@ LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
 class Bench:
     """A study file in a folder, its Ledger, and worker processes."""
 
-    def __init__(self, folder, *, steps=60, trials=4, loss=""):
+    def __init__(self, folder, *, steps=60, trials=4, loss="", slices=1):
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self.file = write_study(folder, steps=steps, trials=trials, replace=[(LOSS, loss + "\n        " + LOSS)])
+        replace = [(LOSS, loss + "\n        " + LOSS), ("batch_size = 8", f"batch_size, slices = 8, {slices}")]
+        self.file = write_study(folder, steps=steps, trials=trials, replace=replace[: 1 + (slices > 1)])
         self.url = f"sqlite:///{folder}/runs/tuner.sqlite"
 
     def run(
@@ -40,6 +41,8 @@ class Bench:
         when_read=lambda: None,
         backend=None,
         engine=Alone,
+        gang=1,
+        stall_seconds=STALL_SECONDS,
     ):
         _, campaign = load_campaign(self.file)
         study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
@@ -47,7 +50,7 @@ class Bench:
         with open_ledger(self.url) as ledger:
             machine = Machine(
                 root, "cpu", fuse=fuse, lease=Lease(lease_seconds), commit_seconds=0.0 if count else COMMIT_SECONDS,
-                worker_count=count or 1, stall_seconds=STALL_SECONDS,
+                worker_count=count or 1, stall_seconds=stall_seconds, gang=gang,
             )  # fmt: skip
             local = LoadedWorkload(campaign.workload, machine, self.file, engine)
             row = ledger.start_study("tiny", study, local.fingerprint())

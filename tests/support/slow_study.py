@@ -28,9 +28,10 @@ BEST = (
 )
 
 
-def write_slow(folder):
+def write_slow(folder, slices=1):
     """Two rounds of four trials, in `study.py`."""
-    replace = [(LOSS, SLOW_LOSS), ("\n\nclass Tiny", CALLS), (SWEEP, "")]
+    micro = f"    batch_size = 8\n    micro_batch_size = {8 // slices}\n" if slices > 1 else "    batch_size = 8\n"
+    replace = [(LOSS, SLOW_LOSS), ("\n\nclass Tiny", CALLS), (SWEEP, ""), ("    batch_size = 8\n", micro)]
     return write_study(folder, "study.py", trials=TRIALS, steps=STEPS, replace=replace)
 
 

@@ -37,6 +37,7 @@ from tuner.cli.options import (
     Quiet,
     RetryFailed,
     RoundNumber,
+    Shard,
     StallTimeout,
     Storage,
     StudyFile,
@@ -90,6 +91,7 @@ class TrainingOptions:
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
     gang: Gang = 1
+    shard: Shard = ""
     engine: EngineName = None
     cpus: Cpus = 1.0
     gpus: Gpus = 0.0
@@ -122,6 +124,7 @@ class TrainingOptions:
         torchrun = torchrun_of(os.environ)
         if torchrun is not None:
             check_torchrun(torchrun, self.gang, self.workers, self.engine)
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # where a rank is gone, we say so
         gang = self.gang if torchrun is None else torchrun.world
         limit = None if dry_run else known_limit(self.max_seconds, os.environ)
         if sys.stderr.isatty() and not self.quiet:

@@ -1,8 +1,8 @@
-"""The store by which the ranks of a gang meet, as the coordinator of the gang hosts it."""
+"""Stores by which the ranks of a gang meet, hosted here: on one address, and no other interface listens."""
 
-import ipaddress
 import secrets
 import socket
+from datetime import timedelta
 
 from torch._C._distributed_c10d import TCPStore
 
@@ -10,26 +10,36 @@ from tuner import signals
 from tuner.training.gang import Spot
 
 LOCAL = "127.0.0.1"
+ASKING_SECONDS = 300.0  # torch's own: an answer of the store may take so long
+
+
+def hosted_store(host: str, port: int = 0) -> tuple[TCPStore, int]:
+    """A store at this address of this machine, and its port: a free one where it is 0. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+        port = listener.getsockname()[1]
+        with signals.blocked():  # its thread is not the one that hears them
+            store = TCPStore(
+                host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach(),
+                timeout=timedelta(seconds=ASKING_SECONDS),
+            )  # fmt: skip
+    return store, port
 
 
 class GangStore:
-    """A store of one start of a gang, on one address of this machine; other interfaces do not listen.
+    """The store of one start of a gang, as its coordinator hosts it.
 
-    Where all ranks are on this machine that is the loopback. It ends with `close`, and with this process.
+    Where all ranks are on this machine it listens on the loopback. It ends with `close`, and with this process.
     """
 
     def __init__(self, world: int, host: str = LOCAL) -> None:
         self.world, self.host = world, host
         self.name = f"gang-{secrets.token_hex(8)}"  # so that what another start left cannot be met
-        family = socket.AF_INET6 if _is_v6(host) else socket.AF_INET
-        with socket.socket(family) as listener:
-            listener.bind((host, 0))
-            listener.listen(128)
-            self.port: int = listener.getsockname()[1]
-            with signals.blocked():  # its thread is not the one that hears them
-                self._store: TCPStore | None = TCPStore(
-                    host, self.port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
-                )
+        self._store: TCPStore | None
+        self._store, self.port = hosted_store(host)
 
     @property
     def spot(self) -> Spot:
@@ -39,10 +49,3 @@ class GangStore:
     def close(self) -> None:
         """Listen no more; ranks that still use it lose it."""
         self._store = None
-
-
-def _is_v6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:  # a name
-        return False

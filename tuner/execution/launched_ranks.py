@@ -19,6 +19,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from tuner import signals
 from tuner.errors import Paused
+from tuner.execution.gang_store import ASKING_SECONDS, hosted_store
 from tuner.execution.remote_job import Setup
 from tuner.execution.torchrun import Torchrun
 from tuner.training.gang import Spot
@@ -124,26 +125,18 @@ class LaunchedFollower:
 
 def _store_of(place: Torchrun, stop: Stop) -> PrefixStore:
     """The store where all meet. Rank 0 hosts it where nobody else does, on the address that all were told."""
-    timeout = timedelta(seconds=MEETING_SECONDS)
     if place.rank == 0 and not place.hosted:
-        return PrefixStore(place.name, _hosted(place, timeout))
+        return PrefixStore(place.name, _hosted(place))
     _wait_for(place, stop)
     with signals.blocked():
-        return PrefixStore(place.name, TCPStore(place.host, place.port, is_master=False, timeout=timeout))
+        return PrefixStore(
+            place.name, TCPStore(place.host, place.port, is_master=False, timeout=timedelta(seconds=ASKING_SECONDS))
+        )
 
 
-def _hosted(place: Torchrun, timeout: timedelta) -> TCPStore:
+def _hosted(place: Torchrun) -> TCPStore:
     try:
-        family, _, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(128)
-            with signals.blocked():  # its thread is not the one that hears them
-                return TCPStore(
-                    place.host, place.port, is_master=True, wait_for_workers=False, timeout=timeout,
-                    master_listen_fd=listener.detach(),
-                )  # fmt: skip
+        return hosted_store(place.host, place.port)[0]
     except OSError as error:
         raise Paused(
             f"rank 0 cannot listen at MASTER_ADDR={place.host}, MASTER_PORT={place.port} ({error.strerror or error}): "

@@ -8,7 +8,7 @@ one.
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -100,12 +100,14 @@ def new_actor(cpus: float, gpus: float, **more: object) -> Any:
     return made.options(**options).remote()
 
 
-def gang_actors(cpus: float, gpus: float, world: int, packed: bool) -> SeatActors:
-    """The actors of `world` ranks; packed: all on one node, else on as few as have room.
+def gang_actors(cpus: float, gpus: float, world: int, nodes: Sequence[Mapping[str, float]]) -> SeatActors:
+    """The actors of `world` ranks: all on one node where any is large enough, else on as few as have room.
 
-    The placement group ends with the driver. Until there is room for all of it none of the actors has a place.
+    nodes: what each has in all. The placement group ends with the driver. Until there is room for all of it none of the
+    actors has a place.
     """
     bundle = {kind: amount for kind, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    packed = any(all(node.get(kind, 0.0) >= world * amount for kind, amount in bundle.items()) for node in nodes)
     group = placement_group([dict(bundle) for _ in range(world)], strategy="STRICT_PACK" if packed else "PACK")
     actors = []
     for place in range(world):

@@ -224,13 +224,15 @@ class _Driver:
     def do_start(self, seat: int, each: Message, order: str, threads: int, name: str) -> None:
         """Start the actors of a seat. A worker is started again by Ray, with the same order, where it or its node dies.
 
-        each: `cpus` and `gpus` of each of `world` ranks; `packed`: whether they have room on one node.
+        each: `cpus` and `gpus` of each of `world` ranks, which are on one node where any that stays is large enough.
         """
         self.do_end(seat)
         self.each = each
         call = Call(seat, order, threads, f"{name}-{ray.get_runtime_context().get_job_id()}")
         if each["world"] > 1:
-            actors = self.actors[seat] = gang_actors(**each)
+            draining = _draining_nodes()
+            stay = [node["Resources"] for node in _ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+            actors = self.actors[seat] = gang_actors(**each, nodes=stay)
             self.spots[actors.head.spot.remote()] = call
         else:
             actor = self.spare.pop(0) if self.spare else new_actor(each["cpus"], each["gpus"], max_restarts=-1)

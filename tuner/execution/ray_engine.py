@@ -57,7 +57,6 @@ class RayEngine:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._known: list[SeatEvent] = []
         self._seat = Seat(0)  # what each one needs
-        self._packed = False  # whether a gang has room on one node
         self.ships = False  # whether machines get the study's folder; on this machine alone it is used where it lies
 
     # What the backend asks for
@@ -79,7 +78,6 @@ class RayEngine:
             self.close()
             raise
         self.ships, self._seat = bool(archive), seat
-        self._packed = any(_room(seat, node) >= seat.world for node in told["nodes"])
         _log.warning("%s", _begun(told["nodes"], own=not address))
         return _room_for(seat, told["nodes"])
 
@@ -108,7 +106,7 @@ class RayEngine:
         folder = "" if ships else os.getcwd()
         order = SeatOrder(setup.as_json(), task.as_json(), folder, study_file, {})
         sent = order.as_json() | ({} if self.idle_seconds is None else {"idle_seconds": self.idle_seconds})
-        each = {"cpus": seat.cpus, "gpus": seat.gpus, "world": seat.world, "packed": self._packed}
+        each = {"cpus": seat.cpus, "gpus": seat.gpus, "world": seat.world}
         self._say(
             do="start", seat=seat.number, each=each, order=json.dumps(sent), threads=setup.machine.threads,
             name=f"ray-{os.getpid()}",

@@ -31,6 +31,7 @@ from tuner.errors import Interrupted, TunerError
 from tuner.execution.backend import Silent
 from tuner.execution.channel import STOP, Channel, exit_words, family_of
 from tuner.execution.fork_server import ForkServer, SharedForkServer, worker_environment
+from tuner.execution.launched_ranks import RankLost
 from tuner.execution.remote_job import Setup, StudyTask, setup_from
 from tuner.execution.worker_handle import Ranks, WorkerHandle
 from tuner.execution.worker_process import own_input
@@ -124,14 +125,17 @@ class _RankZero(WorkerHandle):
 
     why = ""  # another rank has ended, if one has
 
-    def end_words(self) -> str:
-        """Which rank ended and how, in words."""
-        return self.why or f"rank 0 of its gang {exit_words(self.exit_code)}"
+    @property
+    def lost(self) -> RankLost:
+        """The rank that ended first."""
+        found = super().lost
+        seen = f"rank 0 of its gang {exit_words(found.code)}" if found.code else "another rank of its gang is gone"
+        return replace(found, words=self.why or seen)
 
     def restart(self) -> None:
         """Raise _SeatLost: its claims are given back already."""
         self.claims, self.busy = {}, False
-        raise _SeatLost(self.end_words())
+        raise _SeatLost(self.lost.words)
 
 
 class _OneWorker:

@@ -29,7 +29,7 @@ class Ranks:
 
     host: the address of this machine that all of them reach. devices: of the ranks that the coordinator starts itself,
     1, 2, ...; none where somebody else starts them at the `spot` of the handle. launched: they are commands that were
-    started together with this one, which starts none anew.
+    started together with this one, which cannot start one again.
     """
 
     host: str = LOCAL
@@ -41,7 +41,7 @@ class WorkerHandle:
     """A worker: the claims it holds, and when it last gave a sign of life.
 
     It is forked by the fork server, where there is one. A new process can take the place of one that died. Of a gang
-    the worker is rank 0; where one of its ranks has died, all of them have, and all are started anew.
+    the worker is rank 0; where one of its ranks has died, all of them have, and all are started again.
     """
 
     def __init__(self, setup: Setup, fork_server: ForkServer | None = None, ranks: Ranks | None = None) -> None:
@@ -55,6 +55,7 @@ class WorkerHandle:
         self.spot: Spot | None = None
         self._store: GangStore | None = None
         self._mates: list[_Pipes] = []
+        self.said = ""  # why it ended, as far as it has said it itself
         self._ended: RankLost | None = None  # the rank that ended first
         self._start()
 
@@ -66,6 +67,7 @@ class WorkerHandle:
             self.spot = launched.started(self.setup)
         self._lead = _Pipes(_started(WORKER, self.setup, self.fork_server))
         self.ready, self.moved, self._ended = False, time.monotonic(), None
+        self.said = ""
         self._lead.send(self._setup_of(self.spot).as_json())
         self._mates = []
         for rank, device in enumerate(self.ranks.devices, 1):
@@ -133,7 +135,7 @@ class WorkerHandle:
     def _by_signal(self) -> RankLost | None:
         """The rank that a signal has ended."""
         codes = ((rank, one.process.poll()) for rank, one in enumerate(self._all))
-        ended = ((rank, code) for rank, code in codes if code is not None and (code < 0 or _asked_for(code)))
+        ended = ((rank, code) for rank, code in codes if code is not None and _is_signal(code))
         return next((self._lost(rank, code) for rank, code in ended), None)
 
     def _first_end(self) -> RankLost:
@@ -148,7 +150,8 @@ class WorkerHandle:
     @property
     def lost(self) -> RankLost:
         """How it ended, or the rank that the others were ended for."""
-        return self._lost(0, self.process.returncode or 0) if self._ended is None else self._ended
+        found = self._lost(0, self.process.returncode or 0) if self._ended is None else self._ended
+        return replace(found, words=self.said) if self.said and not _is_signal(found.code) else found
 
     @property
     def may_restart(self) -> bool:
@@ -266,6 +269,10 @@ class _Pipes:
         for stream in (self.process.stdin, self.process.stdout):
             with suppress(BrokenPipeError):
                 piped(stream).close()
+
+
+def _is_signal(code: int) -> bool:
+    return code < 0 or _asked_for(code)
 
 
 def _asked_for(code: int | None) -> bool:

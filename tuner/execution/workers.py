@@ -310,7 +310,7 @@ class Coordinator:
             worker.busy, worker.claims = False, {}
             self.worker_stopped |= kind == "stopped"
         elif kind == "fault":
-            self._fault(message)
+            self._fault(worker, message)
 
     def _started(self, worker: WorkerHandle, claim: Claim) -> None:
         worker.claims[claim.trial.number] = claim
@@ -318,7 +318,7 @@ class Coordinator:
             self.others[worker.setup.machine.device].note([claim])
         self.listener.trial_started(claim)
 
-    def _fault(self, message: Message) -> None:
+    def _fault(self, worker: WorkerHandle, message: Message) -> None:
         """Raise the error of a worker. A worker whose device is lost ends and is replaced."""
         kind, text = message["kind"], message["text"]
         if self.stopping:  # the same signal may have ended what the worker needs
@@ -326,6 +326,7 @@ class Coordinator:
             return
         if kind != "device":
             raise error_of(kind, message.get("name", ""), text)
+        worker.said = text
 
     def _claim(self, message: Message) -> Claim:
         record = self.ledger.trial(self.row.study_id, message["trial"])
@@ -336,7 +337,8 @@ class Coordinator:
 
     def _replace(self, worker: WorkerHandle, task: StudyTask, reason: str) -> None:
         """Release the claims of a dead worker, counting the attempt, and start another."""
-        _log.warning("a worker is replaced, %s", reason)
+        if worker.may_restart:
+            _log.warning("a worker is replaced, %s", reason)
         if not worker.ready:
             self.deaths_at_start += 1
         if self.deaths_at_start >= DEATHS_AT_START:

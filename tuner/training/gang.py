@@ -11,6 +11,7 @@ others are in, or come to next, with FAILED.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -31,7 +32,8 @@ from tuner.failpoints import failpoint
 PIECE = 1 << 28  # bytes of a large payload that are sent at a time
 HEAD = 8  # bytes of what a rank says in a control exchange that hold its flag
 LOOK_SECONDS = 1.0  # between two looks at what others may have left in the store
-MEETING_SECONDS = 3.0  # within which all ranks notice that they lost the same one
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between two looks at what is waited for
+MEETING_SECONDS = 10.0  # within which all ranks notice that they lost the same one, also on a busy machine
 
 
 class Flag(IntEnum):
@@ -137,16 +139,15 @@ class Gang:
 
     def hear(self, stop: Callable[[], bool]) -> dict[str, Any]:
         """The next command of rank 0. Where `stop()` becomes true meanwhile, rank 0 is told. Raises GangLost."""
-        key = f"command-{self.told + 1}"
+        key, waited, asked = f"command-{self.told + 1}", time.monotonic(), -math.inf
         with _lost("rank 0 of the gang is gone"):
-            while True:
-                if stop():
-                    self.ask_to_stop()
-                try:
-                    self.store.wait([key], timedelta(seconds=LOOK_SECONDS))
-                    break
-                except dist.DistStoreError:
-                    continue  # nothing yet
+            while not self.store.check([key]):
+                now = time.monotonic()
+                if now - asked >= LOOK_SECONDS:
+                    asked = now
+                    if stop():
+                        self.ask_to_stop()
+                time.sleep(pause_after(now - waited))
             self.told += 1
             heard: dict[str, Any] = json.loads(self.store.get(key))
         return heard
@@ -210,14 +211,17 @@ class Gang:
             raise GangLost(f"{self._missing()} ({said})") from error
 
     def _missing(self) -> str:
-        """Which ranks are gone or hang, in words: all others meet here, because they miss the same ones."""
+        """Which ranks are gone or hang, in words, at rank 0; the others leave at once.
+
+        Only neighbours notice that a process has ended, so each that leaves makes its own neighbours notice.
+        """
         others = [rank for rank in range(self.world) if rank != self.rank]
         end = time.monotonic() + MEETING_SECONDS
         try:
             self.store.set(f"lost-{self.rank}", "1")
-            while len(others) > 1 and time.monotonic() < end:
+            while self.rank == 0 and len(others) > 1 and time.monotonic() < end:
                 others = [rank for rank in others if not self.store.check([f"lost-{rank}"])]
-                time.sleep(0.02)
+                time.sleep(LONGEST_PAUSE)
         except (dist.DistError, RuntimeError):
             return "a rank of the gang is gone, and so is its store"
         if not others:
@@ -307,16 +311,21 @@ def _meet(store: Any, spot: Spot, seconds: float) -> None:
     """Wait until all ranks are there, so that the group is made quickly; meanwhile this process hears its signals."""
     store.set(f"here-{spot.rank}", "1")
     others = [rank for rank in range(spot.world) if rank != spot.rank]
-    end = time.monotonic() + seconds
-    while others:
-        try:
-            store.wait([f"here-{rank}" for rank in others], timedelta(seconds=LOOK_SECONDS))
-            return
-        except dist.DistStoreError:
-            others = [rank for rank in others if not store.check([f"here-{rank}"])]
-        if time.monotonic() > end:
+    began = time.monotonic()
+    while others := [rank for rank in others if not store.check([f"here-{rank}"])]:
+        waited = time.monotonic() - began
+        if waited > seconds:
             missing = ", ".join(map(str, others))
             raise GangLost(f"not all ranks of the gang have started within {seconds:.0f} s; there is no rank {missing}")
+        time.sleep(pause_after(waited))
+
+
+def pause_after(seconds: float) -> float:
+    """How long to sleep before the next look at the store, after so many seconds: 5 % of them, within bounds.
+
+    The store's own `wait` does not let this process hear its signals, and prints a warning each time it ends.
+    """
+    return min(max(seconds / 20, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
 # Its name from torch 2.13 on.
