@@ -40,8 +40,11 @@ def estimated_gang(setup: TrainingSetup, trials: Sequence[Trial], price: Price, 
         return None
     group = _group(setup, trials)
     fixed, rate = exchange_speed(setup.device)
+    gradients = price.memory.gradients
+    if setup.shard:  # of a part; for each slice, parameters are gathered twice, and gradients scattered once
+        gradients = round(1.5 * setup.slices_of(trials[0]) * gradients)
     return GangPrice(
-        ranks, places, price.step_ms, price.memory.gradients, rate, fixed_ms=1e3 * fixed, asked=asked, on_gpu=on_gpu,
+        ranks, places, price.step_ms, gradients, rate, fixed_ms=1e3 * fixed, asked=asked, on_gpu=on_gpu,
         group=group.num_trials, group_ms=1e3 * group.seconds, why_alone=group.reason,
         start=START_SECONDS[setup.device.type],
     )  # fmt: skip
