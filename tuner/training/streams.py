@@ -62,8 +62,8 @@ class StreamFetcher(Fetcher):
             if not self._leads_to(index):
                 seed_global_generators(batch_seed(seed, _OPENING), self._device)
                 self._open(index)
-            while self._next < index:  # each with its own seed, as whoever takes it reads it
-                super()._seeded([self._next], seed)
+            while self._next < index:  # before it is seeded: they may draw
+                self._read()
             examples += super()._seeded([index], seed)
         return examples
 
