@@ -1,7 +1,7 @@
 """Examples of a stream, in batches: an iterator that is opened where a batch begins, and kept while batches follow.
 
 Processes that share the batches of a stream each take some of its examples. Between two of its own a process reads
-past those of the others, as one process would read them; or it opens the stream anew, where that is as quick.
+past those of the others, as one process would read them; or it opens the stream again, where that is as quick.
 """
 
 from collections.abc import Iterator, Sequence
