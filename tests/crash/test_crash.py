@@ -62,7 +62,8 @@ def test_a_lost_answer_of_any_commit_changes_nothing(loop):
 
 
 def test_every_failpoint_in_the_source_is_passed(loop):
-    others = ("failpoints.py", "copies.py", "uploads.py")  # an adoption, and a bucket, have tests of their own
+    gangs = ("gang.py", "gang_command.py", "gang_follower.py")  # see tests/training/test_gang_agreement.py
+    others = ("failpoints.py", "copies.py", "uploads.py", *gangs)  # an adoption, and a bucket, have tests of their own
     source = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name not in others)
     assert set(re.findall(r'failpoint\("([\w-]+)"\)', source)) == set(loop("names")["names"])
     assert source.count("failpoint(") == len(re.findall(r'failpoint\("[\w-]+"\)', source)), "names are literals"

@@ -3,18 +3,20 @@
 import pytest
 from support.fusible import SPACE, Mlp, MlpWithDropout
 from support.loaded import loaded, train
-from support.tiny import setting_for, tiny_study
+from support.tiny import MemoryRecorder, setting_for, tiny_study
 from torch import nn
 
 from tuner import Splits
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import Infeasible, NotFusible, TrialsFailed
 from tuner.execution import fusing
+from tuner.execution.backend import Job
 from tuner.fused import engine as fused_engine
 from tuner.fused import fusion
 from tuner.fused.making import make_group
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
+from tuner.training.alone import Alone
 from tuner.training.randomness import epoch_order
 
 MANY = 0.3  # the rates of the trials are 0.42, 0.35, 0.28, 0.21: the first two are beyond
@@ -173,3 +175,15 @@ class OneAlone(Mlp):
 
 def test_a_last_trial_without_mates_is_trained_alone(tmp_path):
     assert ends(OneAlone(), 2, tmp_path / "together") == ends(OneAlone(), "off", tmp_path / "alone")
+
+
+@pytest.mark.parametrize(("gang", "claimed"), [(1, 4), (2, 1)])
+def test_groups_are_off_in_a_gang(gang, claimed, tmp_path, monkeypatch):
+    monkeypatch.setattr(fusing, "FEWEST_STEPS", 0)
+    monkeypatch.setattr(fusing, "largest_group", lambda device: 4)
+    with open_ledger(f"sqlite:///{tmp_path}/tuner.sqlite") as ledger:
+        here = loaded(MlpWithDropout(), tmp_path, device="cpu", fuse="auto", gang=gang)
+        row = ledger.start_study("tiny", study(), here.fingerprint())
+        ledger.plan_trials(row.study_id, planned_trials(study()))
+        planner = fusing.FusionPlanner(Job(ledger, row, here), Alone(here.setup(study())), MemoryRecorder(), print)
+        assert planner.claim_size() == claimed

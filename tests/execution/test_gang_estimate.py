@@ -82,7 +82,7 @@ def test_the_cost_counts_all_ranks(capsys):
     told = " ".join(capsys.readouterr().err.split())
     assert "about 4.00 (at 9 an hour of a worker)" in told
     assert "each of the 2 processes of a gang counts" in told
-    assert "a gang of 2: a step takes 3,600 ms in one process, at best about 2,200 ms in the gang" in told
+    assert "groups (--fuse): a step takes 3,600 ms in one process, at best about 2,200 ms in the gang" in told
 
 
 def priced(machine, slices=8, **changes):

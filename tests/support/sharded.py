@@ -3,16 +3,16 @@
 from torch import nn
 
 from support.gangs import run_gang
-from support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study
+from support.tiny import MemoryRecorder, StopAt, Tiny, setting_for, tiny_study
 from tuner.records import Claim
 from tuner.rounds.plan import planned_trials
 from tuner.storage.codec import trial_from, trial_text
 from tuner.training.checkpoints import read_state
-from tuner.training.fsdp_engine import engine_of, follower_of
 from tuner.training.fsdp_state import whole_state_of
 from tuner.training.gang_command import lead_study
 from tuner.training.gang_follower import follow
 from tuner.training.gang_run import GangSupervisor
+from tuner.training.sharding import engine_of, follower_of
 
 CLAIM = 1  # the trial's id
 
@@ -35,33 +35,39 @@ def the_trial(study):
     return planned_trials(study)[0]
 
 
-def train_sharded(study, folder, *, world=2, claims=None, stop=None, shard="fsdp2", workload=Normed, during=None):
-    """Train one trial by a gang; of each claim in turn the last update and what was recorded.
+def train_sharded(study, folder, *, world=2, claim=None, stop_after=0, shard="fsdp2", workload=Normed, act=None):
+    """Train one trial by a gang of processes; its last update, and the curve that was recorded.
 
-    claims: of the recorder, the next claim; None: one from the beginning. stop: made for each claim.
+    stop_after: rank 0 is told to stop at so many-th question. act(setup, gang): what a rank does before.
     """
 
-    def made_setup(rank):
-        stopping = stop() if stop is not None and rank == 0 else (lambda: False)
-        own = workload(rank) if during else workload()
-        return setting_for(study, folder, own, shard=shard, world=world, stop=stopping)
+    def made_setup(gang):
+        stop = gang.stops(StopAt(stop_after) if stop_after and gang.rank == 0 else (lambda: False))
+        return setting_for(study, folder, workload(), shard=shard, world=world, stop=stop)
 
     def lead(gang):
-        setup = made_setup(0)
+        setup = made_setup(gang)
+        if act is not None:
+            act(setup, gang)
         lead_study(gang, {}, setup.numerics)
         recorder = MemoryRecorder()
-        engine = engine_of(setup, gang, trial_text)
-        updates = []
-        for claim in claims or [lambda recorder: Claim(CLAIM, 1, the_trial(study), 1)]:
-            updates += GangSupervisor(engine, recorder, lambda claim, step: None).train([claim(recorder)])
+        supervisor = GangSupervisor(engine_of(setup, gang, trial_text), recorder, lambda claim, step: None)
+        (update,) = supervisor.train([claim or Claim(CLAIM, 1, the_trial(study), 1)])
         gang.tell("end")
-        return updates, recorder.measurements
+        return update, recorder.measurements
 
     def others(gang):
-        setup = made_setup(gang.rank)
+        setup = made_setup(gang)
+        if act is not None:
+            act(setup, gang)
         follow(gang, lambda fields: setup, lambda: False, trial_from, follower_of=follower_of)
 
     return run_gang(world, lead, others)
+
+
+def going_on(update, study):
+    """The claim with which another process goes on from an update."""
+    return Claim(CLAIM, update.fence + 1, the_trial(study), 1, update.checkpoints, farthest=update.step)
 
 
 def last_state(update, folder):

@@ -61,6 +61,7 @@ def test_a_rank_that_starts_from_other_weights_is_refused(tmp_path):
     assert nothing_trained(bench)
 
 
+@pytest.mark.slow
 def test_a_rank_with_other_data_is_refused_by_its_first_loss(tmp_path):
     class Other(Plain):
         def loss(self, model, batch, point):
@@ -73,7 +74,7 @@ def test_a_rank_with_other_data_is_refused_by_its_first_loss(tmp_path):
     assert nothing_trained(bench)
 
 
-@pytest.mark.parametrize("often", [0.0, 1e9])
+@pytest.mark.parametrize("often", [0.0, pytest.param(1e9, marks=pytest.mark.slow)])
 def test_ranks_that_drift_apart_are_found_before_a_state_is_saved_or_evaluated(often, tmp_path):
     class Drifting(Plain):
         calls = 0
@@ -100,6 +101,7 @@ def test_ranks_that_drift_apart_are_found_before_a_state_is_saved_or_evaluated(o
 POINTS = ("gang-heard", "gang-exchange", "gang-exchanged", "gang-reporting")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("point", POINTS)
 def test_a_rank_killed_at_any_failpoint_costs_no_bit(point, rank, tmp_path):

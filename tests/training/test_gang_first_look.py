@@ -138,6 +138,94 @@ def test_a_counter_that_nothing_reads_is_a_warning_and_a_cache_is_nothing(caplog
     assert "the loss of Counts changes what Python holds (Counts.calls)" in caplog.text
 
 
+class Queue(nn.Module):
+    """Activations of earlier examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("queue", torch.zeros(16, 10))
+
+    def forward(self, x):
+        found = self.layer(x)
+        self.queue = torch.cat([found.detach(), self.queue])[:16]
+        return found
+
+
+class Teacher(nn.Module):
+    """A second net follows the first, in the forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = nn.Linear(64, 10), nn.Linear(64, 10).requires_grad_(False)
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.teacher.weight.mul_(0.9).add_(self.student.weight, alpha=0.1)
+        return self.student(x)
+
+
+class Codebook(nn.Module):
+    """A moving average of what it sees, which nothing reads in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("codebook", torch.zeros(10))
+
+    def forward(self, x):
+        found = self.layer(x)
+        self.codebook.mul_(0.9).add_(found.detach().mean(0), alpha=0.1)
+        return found
+
+
+class Keeps(Mlp):
+    """Whatever model it is given."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def model(self, point):
+        return self.make()
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "kind"),
+    [
+        (Queue, "queue", "a queue of earlier examples"),
+        (Teacher, "teacher.weight", "a teacher that follows"),
+        (Codebook, "codebook", "a codebook"),
+        (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(64, 10)), "._u", "a spectral norm"),
+    ],
+)
+def test_what_a_model_keeps_from_slice_to_slice_is_refused_by_name(make, names, kind):
+    said = refused(Keeps(make))
+    assert "the loss of Keeps changes the model, slice by slice (" in said
+    assert names in said
+    assert f"): {kind}. Each rank of a gang" in said
+    assert "train it without a gang, or do without (" in said
+
+
+class CachesBuffer(nn.Module):
+    """A buffer that the first forward pass makes, and no later one changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("mask", None)
+
+    def forward(self, x):
+        if self.mask is None:
+            self.mask = torch.ones(10)
+        return self.layer(x) * self.mask
+
+
+def test_a_buffer_that_the_first_pass_makes_is_nothing(caplog):
+    with caplog.at_level(logging.WARNING):
+        looked_at(Keeps(CachesBuffer))
+    assert caplog.records == []
+
+
 class Gathers(Mlp):
     def loss(self, model, batch, point):
         found = model(batch[0])

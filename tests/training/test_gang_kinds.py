@@ -195,8 +195,10 @@ def _numbers(start):
 
 
 class Streamed(Plain):
+    training_evaluation_examples = 50
+
     def data(self):
-        return Splits(training=Stream(_numbers), validation=super().data().validation)
+        return Splits(training=Stream(_numbers, length=1000), validation=super().data().validation)
 
 
 def test_examples_of_a_stream(tmp_path):

@@ -37,6 +37,7 @@ def whole(folder, **changes):
     return bench.meaning()
 
 
+@pytest.mark.slow
 def test_a_trial_resumed_by_another_number_of_ranks_every_tenth_step_has_the_same_bits(tmp_path):
     bench = bench_of(tmp_path / "many")
     for world in (2, 1, 2, 4, 1):
@@ -49,7 +50,7 @@ def test_a_trial_resumed_by_another_number_of_ranks_every_tenth_step_has_the_sam
     assert bench.meaning() == whole(tmp_path)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_stop_of_any_rank_is_that_of_all(rank, tmp_path):
     bench = bench_of(tmp_path / "stopped")
     lead, mate = bench.run(2, stops={rank: StopAfter(25)})
@@ -77,7 +78,7 @@ class InEvaluation:
         return self.left < 0
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_stop_within_an_evaluation_leaves_it_to_who_goes_on(rank, tmp_path):
     bench = bench_of(tmp_path / "stopped")
     lead, mate = bench.run(2, stops={rank: InEvaluation(4)})
@@ -89,6 +90,7 @@ def test_a_stop_within_an_evaluation_leaves_it_to_who_goes_on(rank, tmp_path):
     assert bench.meaning() == whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_states_saved_in_the_background_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(committing, "BACKGROUND_BYTES", 0)
     bench = bench_of(tmp_path / "often", options={"commit_seconds": 0.0})
@@ -96,6 +98,7 @@ def test_states_saved_in_the_background_change_nothing(tmp_path, monkeypatch):
     assert bench.meaning() == whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_infeasible_as_alone(tmp_path):
     class Diverging(Plain):
         def loss(self, model, batch, point):
@@ -109,6 +112,7 @@ def test_a_trial_that_diverges_is_infeasible_as_alone(tmp_path):
     assert bench.records()[0].state is State.INFEASIBLE
 
 
+@pytest.mark.slow
 def test_early_stopping_and_averages_of_the_weights_are_those_of_one_process(tmp_path):
     changes = {"study": {"patience_steps": 15, "ema_steps": 5, "budget": StepBudget(90, 6)}}
     bench = bench_of(tmp_path / "gang", **changes)
@@ -116,6 +120,7 @@ def test_early_stopping_and_averages_of_the_weights_are_those_of_one_process(tmp
     assert bench.meaning() == whole(tmp_path, **changes)
 
 
+@pytest.mark.slow
 def test_first_steps_are_inherited_by_a_gang_and_from_a_gang(tmp_path):
     """The second study has the same trial, twice as long: its first steps are those of the first one."""
     for first, second in ((1, 2), (2, 1)):

@@ -26,7 +26,8 @@ class MachineOptions(TypedDict, total=False):
 
     device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one. threads: torch's threads in each process.
     workers_per_gpu: processes that may share one GPU. gang: how many processes train each trial together, a power of
-    two; of which `workers` is then the number of gangs. stall_seconds: a worker without a step for so long is replaced.
+    two; of which `workers` is then the number of gangs. shard: "fsdp2" where each of these has a part of the model.
+    stall_seconds: a worker without a step for so long is replaced.
     fuse: how many trials train as one stacked model, "auto" or "off". profile: "exact" keeps the bits of each trial
     alone. keep_bytes: room for the checkpoints of a study. allow_changed_code: continue a study whose code changed.
     allow_inexact: take steps over from trials that were trained under other Numerics. engine: what starts workers
@@ -37,6 +38,7 @@ class MachineOptions(TypedDict, total=False):
     threads: int
     workers_per_gpu: int
     gang: int
+    shard: str
     stall_seconds: float
     fuse: Fuse
     profile: Profile

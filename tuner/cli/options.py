@@ -138,6 +138,15 @@ Workers = Annotated[
 WorkersPerGpu = Annotated[
     int, typer.Option(min=1, help="How many worker processes may share a GPU.", rich_help_panel=MACHINE)
 ]
+Shard = Annotated[
+    str,
+    typer.Option(
+        metavar="HOW",
+        help="fsdp2: the processes of --gang each have a part of the model, which does not fit one of them. Results "
+        "are the same bits for the same number of processes alone, and the trials are marked with it.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Gang = Annotated[
     int,
     typer.Option(

@@ -32,7 +32,9 @@ from tuner.rounds.round_lengths import (
 
 def plan(options: PlanOptions) -> None:
     """Show the rounds of a campaign, or of all stages of a file; a total of steps is that of one campaign."""
-    on = TrainingOptions(study=options.study, storage=options.storage, device=options.device, threads=options.threads)
+    on = TrainingOptions(
+        study=options.study, storage=options.storage, device=options.device, threads=options.threads, gang=options.gang
+    )
     price = parsed_price(options.price_per_hour)
     stages = declared_stages(str(options.study)) if options.total_steps is None and options.rounds is None else []
     if len(stages) > 1:

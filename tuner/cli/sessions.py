@@ -10,7 +10,7 @@ from tuner.design.stages import Stage
 from tuner.design.study_file import declared_stage
 from tuner.errors import InputError
 from tuner.execution.engines import MOST_SEATS, check_needs
-from tuner.execution.machine import check_ranks, parsed_fuse
+from tuner.execution.machine import check_ranks, check_shard, parsed_fuse
 from tuner.rounds.launch import Session
 from tuner.rounds.opening import SessionOptions, opened_session
 
@@ -44,6 +44,7 @@ def open_session(
         workers=workers,
         workers_per_gpu=where.workers_per_gpu,
         gang=where.gang,
+        shard=where.shard,
         launched=where.ranks,
         stall_seconds=where.stall_timeout,
         fuse=parsed_fuse(where.fuse),
@@ -64,6 +65,8 @@ def open_session(
 def check_options(where: TrainingOptions) -> None:
     """Raise InputError for an option with a wrong value, before a study file is run."""
     check_ranks(where.gang, parsed_fuse(where.fuse))
+    if where.shard:
+        check_shard(where.shard, where.gang, parsed_fuse(where.fuse))
     most = MOST_SEATS if where.engine else MOST_WORKERS
     parsed_workers(where.workers, most)
     check_needs(where.engine, where.cpus, where.gpus, where.device, where.workers_per_gpu)

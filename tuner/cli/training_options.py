@@ -37,6 +37,7 @@ from tuner.cli.options import (
     Quiet,
     RetryFailed,
     RoundNumber,
+    Shard,
     StallTimeout,
     Storage,
     StudyFile,
@@ -90,6 +91,7 @@ class TrainingOptions:
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
     gang: Gang = 1
+    shard: Shard = ""
     engine: EngineName = None
     cpus: Cpus = 1.0
     gpus: Gpus = 0.0
@@ -172,6 +174,7 @@ class PlanOptions:
     storage: Storage = None
     device: Device = None
     threads: Threads = 1
+    gang: Gang = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

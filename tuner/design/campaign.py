@@ -103,6 +103,8 @@ class Campaign:
     keep_best: checkpoints kept of each trial, besides the latest (B44).
     precision: in which trials compute, "bf16", "fp16", "tf32" or "float32", unless a search space chooses it; None:
         float32 as torch is set.
+    shard: "fsdp2" where the model does not fit one device: the processes that train a trial together (`--gang`) each
+        have a part of it; "": each has it whole.
     ema_steps: exponential averages of the weights over about so many steps are evaluated, selected and exported, in
         place of the weights that are trained, but in a sweep; None: the weights themselves.
     other_numerics: what a round does where a machine has other Numerics (versions, processor class, GPU, driver) than
@@ -128,6 +130,7 @@ class Campaign:
     evaluate_every: int | None = None
     start_from: StartFrom | None = None
     precision: str | None = None
+    shard: str = ""
     ema_steps: int | None = None
     other_numerics: OtherNumerics = "mark"
 
@@ -182,6 +185,8 @@ class Campaign:
             self._check_production(self.production_steps)
 
     def _check_rule(self) -> None:
+        if self.shard not in ("", "fsdp2"):
+            raise DeclarationError(f'shard is "fsdp2", or "" for whole models, got {self.shard!r}')
         if self.other_numerics not in get_args(OtherNumerics):
             raise DeclarationError(
                 f'other_numerics is "mark" (train where Numerics differ, and mark the trials) or "refuse" (train '

@@ -105,7 +105,7 @@ def check_gang(study: Study, gang: int) -> None:
     for batch_size in sizes:
         slices = study.slices_of(Point.of({"batch_size": batch_size}))
         if slices % gang:
-            where = f"batch_size = {batch_size} of {study.name}, cut into {slices} of {study.slice_size} examples"
+            where = f"the {slices} slices of {study.slice_size} examples of batch_size = {batch_size} in {study.name}"
             raise InputError(_undivided(gang, slices, where))
 
 
@@ -120,11 +120,10 @@ def _whole_batches(gang: int, named: str) -> str:
 def _undivided(gang: int, slices: int, where: str) -> str:
     """That the ranks cannot have as many slices each; and how many ranks could."""
     largest = slices & -slices  # the largest power of two that divides them
+    fewer = f"--gang {largest}" if largest > 1 else "no --gang"
     return (
-        f"--gang {gang} needs as many slices for each of its {gang} ranks, which {where} "
-        f"{'is' if slices == 1 else 'are'} not; say "
-        f"{f'--gang {largest}' if largest > 1 else 'no --gang'}, or declare a multiple of {gang} slices in a campaign "
-        "of another name, since the bits of a trial depend on its slices"
+        f"--gang {gang} does not divide {where}, and each rank computes as many: say {fewer}, or declare a multiple of "
+        f"{gang} slices in a campaign of another name, since the bits of a trial depend on its slices"
     )
 
 

@@ -105,6 +105,7 @@ _HOOKS = (
     "split_metrics",
     "parameter_groups",
     "weight",
+    "shard",
 )
 _YOURS: Texts = "yours: nothing but your own code calls it"
 _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
@@ -121,6 +122,10 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "ema_steps": _in_own_code(
             "in `train`: `torch.optim.swa_utils.AveragedModel`, kept by `trial.keep`",
             "`trainer={\"callbacks\": [EMAWeightAveraging(...)]}`", "a `trainer_class` that evaluates and saves them",
+        ),
+        "shard": _in_own_code(
+            "in `train`: `torch.distributed.fsdp.fully_shard`", "`trainer={\"strategy\": \"fsdp\"}`",
+            "`args={\"fsdp\": \"full_shard\"}`",
         ),
         "sweep": {
             "loop": "honoured; needs the schedule, and `trial.regularization_off`",
@@ -350,8 +355,13 @@ def _check_constant(workload: OwnLoop, given: Mapping[str, Any], searched: Colle
         )
 
 
-def check_machine(workload: OwnLoop, fuse: object, profile: str, gang: int = 1) -> None:
+def check_machine(workload: OwnLoop, fuse: object, profile: str, gang: int = 1, shard: str = "") -> None:
     """Raise InputError for options that have no meaning to a training that is not ours."""
+    if shard:
+        raise InputError(
+            f"--shard {shard} cuts a model into parts for several processes, and {_who(workload)} makes its own model: "
+            "leave it out, and cut it there"
+        )
     if gang > 1:
         raise InputError(
             f"--gang {gang} shares the slices of each batch among {gang} processes, and {_who(workload)} makes its own "

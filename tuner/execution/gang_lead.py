@@ -17,8 +17,8 @@ from tuner.training.alone import Alone
 from tuner.training.engine import Engine
 from tuner.training.gang import Gang, Spot, spot_from
 from tuner.training.gang_command import lead_study
-from tuner.training.gang_run import Ganged
 from tuner.training.setup import TrainingSetup
+from tuner.training.sharding import engine_of
 
 JOIN_SECONDS = 120.0  # at least: to import torch and to read the data on a busy machine
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
@@ -33,7 +33,7 @@ class GangLead:
         loaded.engine = self._engine
 
     def _engine(self, setup: Any) -> Engine:
-        return Ganged(cast(TrainingSetup, setup), self.gang, trial_text)
+        return engine_of(cast(TrainingSetup, setup), self.gang, trial_text)
 
     def stop(self, own: Stop) -> Stop:
         """Whether this process was told to end, or another rank was, which tells this one, too."""

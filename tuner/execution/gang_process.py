@@ -31,6 +31,7 @@ from tuner.storage.codec import study_from, trial_from
 from tuner.training.gang import Spot, spot_from
 from tuner.training.gang_follower import follow
 from tuner.training.setup import TrainingSetup
+from tuner.training.sharding import follower_of
 
 FAULT = 1  # the exit code after an error
 
@@ -103,7 +104,7 @@ class Mate:
 
     def follow(self) -> None:
         """Do what rank 0 tells. Raises GangLost where it is gone, DeviceLost where this process can train no more."""
-        follow(self.gang, self.setup_for, SHUTDOWN.is_set, trial_from)
+        follow(self.gang, self.setup_for, SHUTDOWN.is_set, trial_from, follower_of)
 
     def setup_for(self, told: Mapping[str, Any]) -> TrainingSetup:
         """The setup of a study as rank 0 tells it. Raises StudyChanged where the workload here is another one."""

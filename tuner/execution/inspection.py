@@ -19,6 +19,7 @@ from tuner.records import Price
 from tuner.training.endings import ending, is_out_of_memory
 from tuner.training.engine import Asked, Engine, Fusion, Inspection
 from tuner.training.setup import TrainingSetup
+from tuner.training.sharding import check_shards
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
     """
     check_gang(study, loaded.machine.gang)
     engine = loaded.engine_for(study)
+    if loaded.machine.shard:
+        for trial in {trial.shape_group: trial for trial in trials}.values():
+            check_shards(cast(TrainingSetup, engine.setup), trial)
     if isinstance(loaded.workload, OwnLoop) and ("words",) not in loaded.inspected:
         loaded.inspected.add(("words",))
         for sentence in ignored_words(loaded.workload):

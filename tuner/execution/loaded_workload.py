@@ -182,7 +182,8 @@ class LoadedWorkload:
     def numerics_on(self, device: torch.device, study: Study) -> Numerics:
         """The Numerics of a study on a device of this machine."""
         declared = study.declares_precision and isinstance(self.workload, Workload)
-        return numerics(device, self.machine.profile, self._packages(study), declared=declared)
+        in_shards = self.machine.gang if self.machine.shard else 0
+        return numerics(device, self.machine.profile, self._packages(study), declared=declared, in_shards=in_shards)
 
     def _packages(self, study: Study) -> Mapping[str, str]:
         """The packages that decide the bits of a study: those of the user's code, and those of its optimizers."""
@@ -217,7 +218,7 @@ class LoadedWorkload:
             )  # fmt: skip
         if isinstance(self.workload, Workload):
             check_micro_batches(study, self.workload.micro_batch_size)
-        return TrainingSetup(**shared, data=self.data)
+        return TrainingSetup(**shared, data=self.data, shard=self.machine.shard, world=self.machine.gang)
 
 
 def engine_of(workload: Trainable) -> EngineMaker:

@@ -57,6 +57,7 @@ class Machine:
     worker_count: how many processes share the trials of a study; None is as many as pay.
     workers_per_gpu: how many of these processes may share a GPU.
     gang: how many processes, its ranks, train each trial together; 1: one process does. The bits are the same.
+    shard: "fsdp2" where each rank of a gang has a part of the model alone, which decides the bits; "": the whole.
     stall_seconds: a worker process without a step for so long is replaced.
     claims_until: after this moment of the machine's monotonic clock no trial is begun, because training stops soon.
     """
@@ -73,6 +74,7 @@ class Machine:
     worker_count: int | None = 1
     workers_per_gpu: int = 1
     gang: int = 1
+    shard: str = ""
     stall_seconds: float = STALL_SECONDS
     claims_until: float | None = None
     other_numerics: str = "mark"
@@ -122,6 +124,22 @@ def check_ranks(gang: int, fuse: Fuse = "off") -> None:
         raise InputError(
             f"--fuse {fuse} trains {fuse} trials in one process, and --gang {gang} trains one trial in {gang} "
             "processes: leave one of them out"
+        )
+
+
+def check_shard(shard: str, gang: int, fuse: Fuse = "off") -> None:
+    """Raise InputError for a way to cut models that there is not, and for one that has no ranks to cut them for."""
+    if shard not in ("", "fsdp2"):
+        raise InputError(f'models are cut into shards by "fsdp2", or not at all (""), got shard={shard!r}')
+    if shard and gang == 1:
+        raise InputError(
+            f"shard={shard!r} gives each process a part of the model, and one process has all of it: say how many "
+            "train a trial together, --gang 2, or leave shard out"
+        )
+    if shard and isinstance(fuse, int) and fuse > 1:
+        raise InputError(
+            f"--fuse {fuse} trains {fuse} models in one process, and shard={shard!r} cuts one model into parts for "
+            "several: leave one of them out"
         )
 
 

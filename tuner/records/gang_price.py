@@ -77,7 +77,7 @@ class GangPrice:
     def words(self, study: str, trials: int, steps: int) -> Iterator[str]:
         """What a gang takes and whether it is the better way for a study; nothing where neither matters."""
         if self.asked:
-            yield f"a gang of {self.ranks}: {self._step_words}"
+            yield f"a gang of {self.ranks} trains one trial at a time, without groups (--fuse): {self._step_words}"
             if trials:
                 yield self._compared(study, trials, steps)
         elif trials and self.pays(trials, steps):

@@ -24,7 +24,7 @@ from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.launched_ranks import LaunchedRanks
 from tuner.execution.loaded_workload import LoadedWorkload, engine_of
-from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota, check_ranks
+from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota, check_ranks, check_shard
 from tuner.execution.on_engine import OnEngine, SeatPlan
 from tuner.execution.ray_engine import RayEngine
 from tuner.execution.workers import Workers, check_workers
@@ -49,9 +49,10 @@ class SessionOptions:
     storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
     checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
-    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun. engine: what
-    starts workers elsewhere, as --engine says it; cpus, gpus: for each of them. gang: how many processes train each
-    trial together. launched: they were started together with this command.
+    where one was started before. claims_until: after this moment of the monotonic clock no trial is begun. engine:
+    what starts workers elsewhere, as --engine says it; cpus, gpus: for each of them. gang: how many processes train
+    each trial together. shard: "fsdp2" where each has a part of the model; "": as the campaign says. launched: they
+    were started together with this command.
     """
 
     storage: str | None = None
@@ -61,6 +62,7 @@ class SessionOptions:
     workers: int | None = None
     workers_per_gpu: int = 1
     gang: int = 1
+    shard: str = ""
     stall_seconds: float = STALL_SECONDS
     fuse: Fuse = "auto"
     profile: Profile = "exact"
@@ -92,8 +94,10 @@ def opened_session(
     name, study_file = stage.name, stage.file
     campaign: Campaign = stage.campaign
     if isinstance(campaign.workload, OwnLoop):
-        check_machine(campaign.workload, options.fuse, options.profile, options.gang)
+        check_machine(campaign.workload, options.fuse, options.profile, options.gang, options.shard)
     check_ranks(options.gang, options.fuse)
+    options = replace(options, shard=options.shard or campaign.shard)
+    check_shard(options.shard, options.gang, options.fuse)
     if isinstance(campaign.workload, Workload):
         check_declared_gang(campaign.workload, options.gang)
     _check_inexact(campaign, options)
@@ -175,6 +179,7 @@ def _machine(options: SessionOptions, root: StoredPath, quota: Quota | None) -> 
         worker_count=1 if options.workers is None else options.workers or None,
         workers_per_gpu=options.workers_per_gpu,
         gang=options.gang,
+        shard=options.shard,
         stall_seconds=options.stall_seconds,
         claims_until=options.claims_until,
     )

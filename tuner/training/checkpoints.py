@@ -33,6 +33,7 @@ from tuner.training.stacked_states import state_of_member
 logger = logging.getLogger(__name__)
 
 SUFFIX = {"latest": "pt", "best": "safetensors", "trunk": "pt"}
+_NAME = r"\.?(?:latest|best|trunk|shard)-\d{9}-(\d+)(?:-\d+of\d+)?\.(?:pt|safetensors)(?:\.\d+\.tmp)?"
 SHARDS = "shards"  # of a state: the rank whose part it is, how many there are, and the files of the other ranks
 
 
@@ -61,7 +62,7 @@ class CheckpointFolder:
         return replace(written, prefix=prefix, base=base_named_by(state))
 
     def write_shard(self, rank: int, world: int, step: int, state: Mapping[str, Any]) -> Checkpoint:
-        """Save the part of a state that rank 1 or above of `world` has; its state of rank 0 names it (`with_shards`)."""
+        """Save the part of a state that a rank other than 0 has; the part of rank 0 names it (`with_shards`)."""
         name = f"{self.place}/shard-{step:09d}-{self.fence}-{rank}of{world}.pt"
         path = self._inside(name)
         written = write_durably(path, lambda file: write_state_to(file, state))
@@ -305,9 +306,7 @@ def shards_of(state: Mapping[str, Any] | None) -> tuple[Checkpoint, ...]:
 
 def _fence_of(name: str) -> int | None:
     """The fence of the claim under which a file was written; None for what is no checkpoint of ours."""
-    found = re.fullmatch(
-        r"\.?(?:latest|best|trunk|shard)-\d{9}-(\d+)(?:-\d+of\d+)?\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name
-    )
+    found = re.fullmatch(_NAME, name)
     return int(found[1]) if found else None
 
 

@@ -1,4 +1,4 @@
-"""Which way a gang trains: every rank with the whole model, or each with its shards of it (FSDP2)."""
+"""The engine of trials whose models are in shards, at rank 0, and what the other ranks do for it."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from tuner.training.fsdp_run import ShardFollower, ShardLead
 from tuner.training.gang import Gang
 from tuner.training.gang_command import Said
 from tuner.training.gang_follower import Decode, Follower, Stop
-from tuner.training.gang_run import Encode, Ganged, GangRun
+from tuner.training.gang_run import Ganged, GangRun
 from tuner.training.setup import TrainingSetup
 
 
@@ -57,13 +57,3 @@ class FollowerInShards(Follower):
 
     def weights(self, heard: Mapping[str, Any], said: Said) -> None:
         self.in_shards.gathered_weights()
-
-
-def engine_of(setup: TrainingSetup, gang: Gang, encode: Encode) -> Ganged:
-    """What trains the trials of a study by a gang, at rank 0."""
-    return InShards(setup, gang, encode) if setup.shard else Ganged(setup, gang, encode)
-
-
-def follower_of(setup: TrainingSetup, gang: Gang, stop: Stop, decode: Decode) -> Follower:
-    """What trains the trials of a study by a gang, at the other ranks."""
-    return FollowerInShards(setup, gang, stop, decode) if setup.shard else Follower(setup, gang, stop, decode)

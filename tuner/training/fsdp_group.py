@@ -81,10 +81,9 @@ class ShardGroup:
             self._abort()
             return
         for one in self._connections:
-            with suppress(OSError):
-                shut = socket.socket(fileno=os.dup(one))
-                shut.shutdown(socket.SHUT_RDWR)
-                shut.close()
+            with suppress(OSError), socket.socket(fileno=os.dup(one)) as connection:
+                connection.getpeername()  # one that listens has none, and gloo ends the process where that is shut
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _abort(self) -> None:
         with suppress(Exception):

@@ -16,23 +16,21 @@ from torch.distributed.tensor import DTensor
 
 from tuner.design.optimizers import ParameterGroup
 from tuner.design.trial import Trial
-from tuner.errors import WorkloadError
 from tuner.records import Checkpoint
 from tuner.training.averages import Averages
 from tuner.training.checkpoints import SHARDS, CheckpointFolder, shards_of, state_in, write_state_to
-from tuner.training.compiled import compiler_of
 from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import Tally, checked_metrics
 from tuner.training.extra_state import as_bytes, dense
 from tuner.training.fsdp_group import group_of
 from tuner.training.fsdp_state import CUT, is_cut, own_rows, part, part_from, rows_of, whole_state_of
-from tuner.training.fsdp_units import Shard, check_model, check_optimizer, check_precision, shard, units_of
+from tuner.training.fsdp_units import Shard, model_and_units, shard
 from tuner.training.fsdp_update import ShardUpdate, norm_over
 from tuner.training.gang import Flag, Gang
 from tuner.training.gang_command import command
 from tuner.training.gang_run import Ganged, GangRun, LeadRun
 from tuner.training.groups import TrainedGroup
-from tuner.training.models import initial_weights, model_at
+from tuner.training.models import initial_weights
 from tuner.training.precision import computing
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
@@ -49,16 +47,7 @@ class InShardsRun(GangRun):
         """The model, made whole on the CPU from the seed of the trial, then cut, a unit at a time."""
         setup, trial = self.setup, self.trial
         self.group = group_of(self.gang)  # first: all ranks come together for it
-        check_optimizer(setup.optimizer_of(trial))
-        check_precision(setup.precision_of(trial))
-        model = model_at(setup.workload, self.point, trial.seed, setup.data.training, setup.inherited)
-        if compiler_of(model, setup.workload.loss, setup.device):
-            raise WorkloadError(
-                f'{type(setup.workload).__name__} is given to torch.compile, which shard="fsdp2" does not go with: '
-                "leave torch.compile out"
-            )
-        units = units_of(setup.workload, model)
-        check_model(setup.workload, model, units)
+        model, units = model_and_units(setup, trial)
         self._digest = initial_weights(model)
         self.kind_of_update = partial(ShardUpdate, self)
         self._norms_now: tuple[float, float] | None = None  # of the last gradient, and of the weights after it
@@ -292,8 +281,11 @@ class ShardLead(InShardsRun, LeadRun):
         with command(self.gang, "weights"):
             return self.gathered_weights(into)
 
-    def evaluated(self) -> tuple[Measured, list[Tally]]:
-        """As that of a trial alone, each rank with its share of the batches; added up in the order of the split."""
+    def evaluated(self, stop: Callable[[], bool] | None = None) -> tuple[Measured, list[Tally]]:
+        """As that of a trial alone, each rank with its share of the batches; added up in the order of the split.
+
+        It is not stopped in between: all ranks gather the model for each batch.
+        """
         with command(self.gang, "evaluate") as said:
             parts = [self.evaluated_here()]
         parts += [state_in(one.data) for one in said.of_all[1:]]

@@ -14,8 +14,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
+from tuner.training.compiled import compiler_of
+from tuner.training.models import model_at, shown_point
+from tuner.training.setup import TrainingSetup
 
 # Optimizers that change each number of a parameter by that number's own gradient and state alone, so that rows can be
 # updated for themselves. Muon, Adafactor and the optimizers in 8 bits look at whole matrices, or at blocks of them.
@@ -30,6 +34,22 @@ class Shard:
     parameter: nn.Parameter
     rows: nn.Parameter
     total: int
+
+
+def model_and_units(setup: TrainingSetup, trial: Trial) -> tuple[nn.Module, list[nn.Module]]:
+    """The model of a trial on the CPU, and its units. Raises WorkloadError, naming it, for what cannot be in shards."""
+    workload = setup.workload
+    check_optimizer(setup.optimizer_of(trial))
+    check_precision(setup.precision_of(trial))
+    model = model_at(workload, shown_point(trial.point), trial.seed, setup.data.training, setup.inherited)
+    if compiler_of(model, workload.loss, setup.device):
+        raise WorkloadError(
+            f'{type(workload).__name__} is given to torch.compile, which shard="fsdp2" does not go with: leave '
+            "torch.compile out"
+        )
+    units = units_of(workload, model)
+    check_model(workload, model, units)
+    return model, units
 
 
 def check_optimizer(name: object) -> None:

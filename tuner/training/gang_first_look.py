@@ -19,6 +19,7 @@ import torch
 from tuner.errors import WorkloadError
 from tuner.training.endings import is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.gang_look import changed_by_loss
 from tuner.training.numerics import is_repeatable
 from tuner.training.trial_run import TrialRun
 from tuner.training.update import Update
@@ -27,6 +28,13 @@ from tuner.training.whole_update import changed_names, same_values, values_held
 logger = logging.getLogger(__name__)
 NAMED = 3  # of what is named in a row
 ALONE = "train it without a gang"
+# Kinds of what a model keeps, by words in its names, with what may be written instead.
+_KINDS = (
+    (("queue", "bank", "ptr", "pointer"), "a queue of earlier examples", "larger slices give a loss more to compare"),
+    (("teacher", "momentum", "target", "ema"), "a teacher that follows", "ema_steps averages weights after each step"),
+    (("weight_u", "weight_v", "._u", "._v"), "a spectral norm", "weight_norm keeps nothing"),
+    (("codebook", "embed", "cluster", "code"), "a codebook", "let the loss train it as a parameter"),
+)
 _OF_TORCH_DISTRIBUTED = str(Path(torch.__file__).parent / "distributed")
 _OF_TORCH = str(Path(torch.__file__).parent)
 _HARMLESS = frozenset({"is_available", "<module>", "<lambda>"})
@@ -35,7 +43,7 @@ _HARMLESS = frozenset({"is_available", "<module>", "<lambda>"})
 def look_at_gang(run: TrialRun, model: torch.nn.Module, ranks: int) -> None:
     """Raise WorkloadError, naming it, for what ranks would not train to the bits of one process.
 
-    model: a fresh one; it stays as it is. Costs the gradients of three slices, on copies of the model; nothing for one
+    model: a fresh one; it stays as it is. Costs the gradients of a few slices, on copies of the model; nothing for one
     rank.
     """
     if ranks == 1:
@@ -63,8 +71,9 @@ def _refuse_synced_norms(run: TrialRun, model: torch.nn.Module) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """The loss of a slice and its gradients, and the names of what it changed in Python."""
+    """The loss of a slice and its gradients, the names of what it changed in Python, and the model afterwards."""
 
+    model: torch.nn.Module
     tensors: Sequence[torch.Tensor | None]
     changed: Sequence[str]
 
@@ -74,10 +83,12 @@ class _Computed:
 
 def _look_at_order(run: TrialRun, model: torch.nn.Module, second: int) -> None:
     """Raise WorkloadError where a slice is another after the first one than by itself, as the next rank computes it."""
+    name, after = type(run.setup.workload).__name__, _computed(run, model, (0, second))
+    # Of a model that has seen a slice: what the first one made, and no later one changes, is no harm.
+    _refuse_changed(name, changed_by_loss(run, after.model))
     if not is_repeatable(run.setup.device):
         return
-    name = type(run.setup.workload).__name__
-    after, alone = _computed(run, model, (0, second)), _computed(run, model, (second,))
+    alone = _computed(run, model, (second,))
     if after.equals(alone):
         if after.changed:
             logger.warning(
@@ -94,6 +105,19 @@ def _look_at_order(run: TrialRun, model: torch.nn.Module, second: int) -> None:
     )
 
 
+def _refuse_changed(name: str, changed: Sequence[str]) -> None:
+    """Raise WorkloadError where the loss of a slice changes the model, besides running statistics."""
+    if not changed:
+        return
+    text = " ".join(changed).lower()
+    found = ((kind, way) for words, kind, way in _KINDS if any(word in text for word in words))
+    kind, way = next(found, ("state of a module", "let it depend on the weights alone"))
+    raise WorkloadError(
+        f"the loss of {name} changes the model, slice by slice ({_some(changed)}): {kind}. Each rank of a gang "
+        f"computes its own slices only, so it would be another one on each rank; {ALONE}, or do without ({way})"
+    )
+
+
 def _computed(run: TrialRun, model: torch.nn.Module, parts: Sequence[int]) -> _Computed:
     """The loss and gradients of the last of these slices of the first batch, computed one after the other."""
     workload, copied = run.setup.workload, copy.deepcopy(model)
@@ -107,7 +131,7 @@ def _computed(run: TrialRun, model: torch.nn.Module, parts: Sequence[int]) -> _C
         loss = update.loss(copied, batch, run.point)
         loss.backward()
     changed = changed_names(before, values_held(workload, copied)) if len(parts) > 1 else ()
-    return _Computed([loss.detach(), *(one.grad for one in parameters)], changed)
+    return _Computed(copied, [loss.detach(), *(one.grad for one in parameters)], changed)
 
 
 @contextmanager

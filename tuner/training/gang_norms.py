@@ -28,6 +28,7 @@ from tuner.training.gang import Gang
 Way = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]  # momentum, new, old -> what is kept
 _COMPARED = 128  # numbers of each statistic that a way must agree with
 _MANY = 1_024  # channels
+_STATISTICS = ("running_mean", "running_var")
 _UNTOUCHED = -1.0  # no variance has this value
 
 
@@ -108,6 +109,7 @@ class RankNorms:
         self.norms = [one for _, one in found]
         self._refuse(model)
         self._slices: list[list[_Taken]] = []
+        self._momenta: tuple[list[Any], torch.Tensor] = [], torch.empty(0)
 
     def _refuse(self, model: torch.nn.Module) -> None:
         for name, norm in zip(self.names, self.norms, strict=True):
@@ -159,9 +161,40 @@ class RankNorms:
         said = said[:, : self.SAID]
         alike = bool((said[:, 0] == 2).all()) and bool((said == said[0]).all())
         with torch.no_grad():
-            for taken in _exchanged_alike(gang, slices, rows_of_all) if alike else _exchanged(gang, slices, self):
-                for one in taken:
-                    self._update(one)
+            found = _exchanged_alike(gang, slices, rows_of_all) if alike else _exchanged(gang, slices, self)
+            if alike and self._can_together(found[0]):
+                self._update_together(found)
+                return
+            for one in (one for taken in found for one in taken):
+                self._update(one)
+
+    def _can_together(self, taken: Sequence[_Taken]) -> bool:
+        """Whether all norms that a slice calls can be updated by the same operations on one tensor."""
+        alike = len({(one.ways, one.mean.dtype) for one in taken}) == 1
+        once = len({one.norm for one in taken}) == len(taken)
+        return alike and once and all(self.norms[one.norm].momentum is not None for one in taken)
+
+    def _update_together(self, slices: Sequence[Sequence[_Taken]]) -> None:
+        """As `_update` of each: the same operations on each number, in fewer calls."""
+        norms = [self.norms[one.norm] for one in slices[0]]
+        means, variances = ([_there(getattr(one, name)) for one in norms] for name in _STATISTICS)
+        momentum = self._momentum(norms, means)
+        for number, kept in enumerate((means, variances)):
+            way, total = WAYS[slices[0][0].ways[number]], torch.cat(kept)
+            for taken in slices:
+                total = way(momentum, torch.cat([_parts(one)[number] for one in taken]), total)
+            torch._foreach_copy_(kept, list(torch.split(total, [len(one) for one in kept])))
+        counters = [one.num_batches_tracked for one in norms if one.num_batches_tracked is not None]
+        if counters:
+            torch._foreach_add_(counters, len(slices))
+
+    def _momentum(self, norms: Sequence[_BatchNorm], means: Sequence[torch.Tensor]) -> torch.Tensor:
+        """That of each channel, float64."""
+        each = [(norm.momentum, norm.num_features) for norm in norms]
+        if each != self._momenta[0]:
+            momenta = [momentum for momentum, channels in each for _ in range(channels)]
+            self._momenta = each, torch.tensor(momenta, dtype=torch.float64, device=means[0].device)
+        return self._momenta[1]
 
     def _update(self, taken: _Taken) -> None:
         norm = self.norms[taken.norm]
@@ -194,7 +227,7 @@ class _Taking:
         if not (norm.training and _keeps(norm)):
             return type(norm).forward(norm, given)
         buffers = norm._buffers
-        before = {name: buffers[name] for name in ("running_mean", "running_var", "num_batches_tracked")}
+        before = {name: buffers[name] for name in (*_STATISTICS, "num_batches_tracked")}
         momentum = norm.momentum
         mean = torch.full_like(_there(before["running_mean"]), -0.0)  # x * 1 + -0.0 * 0 is x, for zeros too
         variance = torch.full_like(_there(before["running_var"]), _UNTOUCHED)

@@ -22,10 +22,10 @@ from tuner.training.evaluation import Tally
 from tuner.training.gang import Flag, Gang, MateFailed
 from tuner.training.gang_command import Said, command
 from tuner.training.gang_evaluation import Sharing, joined_evaluation, part_of_evaluation, whole_evaluation
+from tuner.training.gang_look import state_checksum
 from tuner.training.gang_sums import payload_of
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
-from tuner.training.tensor_digests import digest_of_tensors
 from tuner.training.trial_run import TrialRun
 
 Encode = Callable[[Trial], str]
@@ -224,10 +224,3 @@ def ranks_in_words(ranks: Sequence[int]) -> str:
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
-
-
-def state_checksum(run: TrialRun) -> str:
-    """A digest of all that the rest of a trial depends on."""
-    state = run.optimizer.state_dict()["state"]
-    tensors = {f"{at}.{name}": one for at, held in state.items() for name, one in held.items() if hasattr(one, "shape")}
-    return digest_of_tensors(tensors | dict(run.model.state_dict()))

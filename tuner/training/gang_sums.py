@@ -6,7 +6,8 @@ sent as often as by a ring, and the order of the additions does not depend on th
 the bits of `WeightedSum.plus`: for each number it is the same one, of the same two numbers.
 
 A parameter on which the slices of one rank do not depend is -0.0 there: x + -0.0 is x, whatever x is, and for the two
-zeros too. Sparse gradients are sent whole to all ranks, and each adds them up as one process does.
+zeros too. Complex numbers have no such zero, because torch multiplies what is added by 1 + 0i. Those gradients, and
+sparse ones, are sent whole to all ranks, and each adds them up as one process does.
 """
 
 import struct
@@ -24,6 +25,7 @@ from tuner.training.tree_sum import tree_sum
 BUCKET = 1 << 25  # bytes of gradients that are exchanged at a time
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128)
 _ABSENT, _SPARSE, _DENSE = 0, 1, 2  # what a rank says of a gradient; _DENSE and more: and which dtype it has
+_COMPLEX = _DENSE + _DTYPES.index(torch.complex64)  # and beyond
 _PIECE = struct.Struct("<qqq")  # of a gradient that is sent whole: its dtype, sparse dimensions, rows
 
 
@@ -69,6 +71,11 @@ def _goes_through_host(gang: Gang) -> bool:
     return gang.device.type != "cpu" and dist.get_backend(gang.large) == "gloo"
 
 
+def exchange_bytes(gradients: int) -> int:
+    """What the buffers of an exchange take on the device, where the gradients take so many bytes."""
+    return 2 * min(BUCKET, gradients)
+
+
 class TreeReduction:
     """Adds up tensors over the ranks, in the order of the tree, a bucket at a time; the buckets' memory is kept.
 
@@ -110,7 +117,7 @@ class TreeReduction:
         sent[length:].zero_()
         self._exchange(dist.all_to_all_single, got, sent)
         rows = got.view(world, -1)
-        total = tree_sum(lambda rank: rows[rank], range(world), torch.Tensor.add_)
+        total = tree_sum(lambda rank: rows[rank], range(world), _added)
         self._exchange(all_gather, sent, total)
         torch._foreach_copy_(parts, list(torch.split(sent[:length], lengths)))
 
@@ -155,7 +162,8 @@ class GangSums:
         rows = self.gang.exchanged(self.gang.wish(), torch.cat([kinds, self.norms.said()]))
         kinds_of_all = rows[:, : len(kinds)]
         largest = kinds_of_all.max(dim=0).values
-        by_all = torch.where(kinds_of_all == _ABSENT, largest, kinds_of_all)  # who has none takes part all the same
+        joins = (kinds_of_all == _ABSENT) & (largest < _COMPLEX)  # who has none takes part all the same
+        by_all = torch.where(joins, largest, kinds_of_all)
         alike = (by_all == largest).all(dim=0) & (largest != _SPARSE)
         found = self._summed(tensors, largest.tolist(), alike.tolist())
         self.norms.update(self.gang, rows[:, len(kinds) :], rows_of_all)
@@ -179,7 +187,7 @@ class GangSums:
         return found
 
     def _sums_of_whole(self, tensors: Sequence[torch.Tensor | None], numbers: Sequence[int]) -> list[Any]:
-        """Of tensors that are sparse on some rank: each rank sends its own to all."""
+        """Of tensors that are sparse on some rank, say: each rank sends its own to all."""
         sent = b"".join(_as_bytes(tensor) for tensor in tensors)
         branches = []
         for data in self.gang.all_of(sent):
@@ -191,6 +199,12 @@ class GangSums:
                 found.append(tensor)
             branches.append(WeightedSum(torch.zeros(()), found))
         return tree_sum(branches.__getitem__, range(len(branches)), WeightedSum.plus).gradients
+
+
+def _added(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """As `WeightedSum.plus` adds."""
+    torch._foreach_add_([left], [right])
+    return left
 
 
 def _kind(tensor: torch.Tensor | None) -> int:

@@ -22,6 +22,7 @@ from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
+from tuner.training.gang_sums import exchange_bytes
 from tuner.training.optimizer_speed import told_of_optimizer
 from tuner.training.precision import check_precision_here
 from tuner.training.preflight import (
@@ -61,13 +62,16 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
     return Inspection(
         unread=tuple(unread_names),
         finite=finite,
-        price=_price(setup, trials) if asked.price else None,
+        price=_price(setup, trials, asked.gang) if asked.price else None,
     )
 
 
-def _price(setup: TrainingSetup, trials: Sequence[Trial]) -> Price:
-    """What the first trial costs, and how fast each declared precision is here."""
-    return replace(measured_price(setup, trials[0]), precisions=precision_speeds(setup, trials))
+def _price(setup: TrainingSetup, trials: Sequence[Trial], ranks: int) -> Price:
+    """What the first trial costs, on each of some ranks, and how fast each declared precision is here."""
+    price = measured_price(setup, trials[0])
+    if price.memory is not None and ranks > 1:
+        price = replace(price, memory=replace(price.memory, exchange=exchange_bytes(price.memory.gradients)))
+    return replace(price, precisions=precision_speeds(setup, trials))
 
 
 def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:

@@ -19,6 +19,8 @@ from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot_bytes
 from tuner.training.containers import leaves, taken_apart
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.gang import Gang
+from tuner.training.gang_sums import exchange_bytes
 from tuner.training.memory import free_bytes, reachable_bytes
 from tuner.training.optimizers import kept_bytes, state_bytes
 from tuner.training.randomness import callers_generators_restored
@@ -43,6 +45,7 @@ class Measurable(Protocol):
     averages: Averages | None
     step: int
     draws: bool
+    gang: Gang | None
 
     @property
     def rates(self) -> Sequence[float]: ...
@@ -161,12 +164,13 @@ def _memory(
     parameters, buffers = bytes_of(list(run.model.parameters())), bytes_of(list(run.model.buffers()))
     there = kept_bytes(run.optimizer)
     optimizer = there or state_bytes(run.optimizer)
+    exchange = 0 if run.gang is None else exchange_bytes(gradients)
     return StepMemory(
         parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buffers,
         batch=round(grown * _batch_bytes(batch)), activations=activations, examples=examples,
         batch_size=run.batches.batch_size, peak=peak, kept=_kept_bytes(run, optimizer),
         free=free_bytes(run.setup.device) + parameters + buffers + there + _bytes_of_averages(run), whole=grown == 1.0,
-        weights=sum(one.numel() for one in run.parameters),
+        weights=sum(one.numel() for one in run.parameters), exchange=exchange,
     )  # fmt: skip
 
 
