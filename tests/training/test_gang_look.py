@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 
 from tuner.errors import WorkloadError
 from tuner.rounds.plan import planned_trials
+from tuner.training import gang_norms
 from tuner.training.gang_look import changed_by_loss, state_checksum
 from tuner.training.trial_run import TrialRun
 
@@ -133,7 +134,13 @@ class Turned(Base):
         return self.net(self.norm(turned).transpose(1, 2).reshape(-1, 6))
 
 
-def test_a_kernel_of_which_no_formula_is_known_is_refused_with_a_way_out():
+def test_a_norm_of_dimensions_in_an_order_of_their_own_is_none_of_what_changes():
+    assert found_in(Turned) == []
+
+
+def test_a_kernel_of_which_no_formula_is_known_is_refused_with_a_way_out(monkeypatch):
+    known = [gang_norms._in_own, gang_norms._moved]
+    monkeypatch.setattr(gang_norms, "WAYS", known)
     with pytest.raises(WorkloadError, match=r"norm \(a BatchNorm1d, input \[4, 2, 3\].*Write .contiguous\(\)"):
         found_in(Turned)
 

@@ -124,6 +124,22 @@ class Image(nn.Module):
         return self.last(self.frozen(means).relu())
 
 
+class Turned(nn.Module):
+    """A batch norm of what lies in memory in another order; left out of a slice now and then."""
+
+    def __init__(self, *, often=1.0):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.last = nn.Linear(6, 2)
+        self.often = often
+
+    def forward(self, x):
+        if not self.training or float(torch.rand(())) < self.often:
+            turned = x.view(-1, 3, 2).transpose(1, 2)
+            x = self.norm(turned).transpose(1, 2).reshape(-1, 6)
+        return self.last(x)
+
+
 class Deep(nn.Module):
     """Of random depth: a slice leaves out a norm now and then."""
 
@@ -156,6 +172,8 @@ CASES = {
     "images": (of_(Image), {}),
     "mean of all": (of_(functools.partial(Image, momentum=None)), {}),
     "checkpointed": (of_(functools.partial(Image, checkpointed=True)), {}),
+    "turned": (of_(Turned), {}),
+    "turned now and then": (of_(functools.partial(Turned, often=0.6)), {}),
     "of random depth": (of_(Deep), {}),
 }
 

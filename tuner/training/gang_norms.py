@@ -97,6 +97,11 @@ class _Taken:
     mean: torch.Tensor
     variance: torch.Tensor
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether the variance is in float64, whatever the mean is in."""
+        return self.variance.dtype == torch.float64
+
 
 class RankNorms:
     """The batch norms of a model whose running statistics a training step updates."""
@@ -148,7 +153,7 @@ class RankNorms:
         """What a rank says of its statistics: uint8 [9], alike on ranks whose slices called the same norms alike."""
         if not self.norms:
             return torch.zeros(self.SAID, dtype=torch.uint8)
-        kinds = [repr([(one.norm, one.ways) for one in taken]) for taken in self._slices]
+        kinds = [repr([(one.norm, one.ways, one.is_wide) for one in taken]) for taken in self._slices]
         alike = len(set(kinds)) == 1
         digest = torch.tensor([zlib.crc32(kinds[0].encode())]).view(torch.uint8)
         return torch.cat([torch.tensor([1 + alike], dtype=torch.uint8), digest])
@@ -170,7 +175,7 @@ class RankNorms:
 
     def _can_together(self, taken: Sequence[_Taken]) -> bool:
         """Whether all norms that a slice calls can be updated by the same operations on one tensor."""
-        alike = len({(one.ways, one.mean.dtype) for one in taken}) == 1
+        alike = len({(one.ways, one.mean.dtype, one.is_wide) for one in taken}) == 1
         once = len({one.norm for one in taken}) == len(taken)
         return alike and once and all(self.norms[one.norm].momentum is not None for one in taken)
 
@@ -242,6 +247,7 @@ class _Taking:
             norm.momentum = momentum
             # Recomputing for a checkpointed backward pass may leave by an exception after the kernel.
             if is_done or not bool((variance == _UNTOUCHED).all()):
+                variance = _as_kept(given.detach(), mean, variance)
                 ways = _ways_of(norm, self.name, given.detach(), (mean, variance))
                 self.taken.append(_Taken(self.number, ways, mean, variance))
         return output
@@ -250,6 +256,25 @@ class _Taking:
 def _there(buffer: torch.Tensor | None) -> torch.Tensor:
     """A buffer that `_keeps` has seen."""
     return cast("torch.Tensor", buffer)
+
+
+def _as_kept(given: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """The variance as the kernel has it when it updates the running one.
+
+    Where dimensions lie in memory in an order of their own, torch's kernel on a CPU has it in float64, and adds up the
+    squares one by one in the order of the memory (batch_norm_cpu_update_stats_template in Normalization.cpp).
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    usual = given.is_contiguous() or (
+        given.dim() in formats and given.is_contiguous(memory_format=formats[given.dim()])
+    )
+    if usual or given.device.type != "cpu" or given.dtype != torch.float32:
+        return variance
+    strides = given.stride()
+    rest = sorted((one for one in range(given.dim()) if one != 1), key=lambda one: -strides[one])
+    apart = given.permute(1, *rest).reshape(given.shape[1], -1).double() - mean.double()[:, None]
+    sums = (apart * apart).cumsum(1)[:, -1]
+    return sums / (apart.shape[1] - 1)
 
 
 _KNOWN: WeakKeyDictionary[torch.nn.Module, dict[object, tuple[int, int]]] = WeakKeyDictionary()
@@ -298,7 +323,7 @@ def _fitting_many(
     new = tuple(torch.full((_MANY,), value, dtype=kept, device=like.device) for value in (-0.0, _UNTOUCHED))
     one = torch.ones(_MANY, dtype=kept, device=like.device) if is_affine else None
     F.batch_norm(given, new[0], new[1], one, one, True, 1.0)
-    return _fitting(given, new, momentum, 1, (one, one))
+    return _fitting(given, (new[0], _as_kept(given, *new)), momentum, 1, (one, one))
 
 
 @torch.no_grad()
@@ -313,7 +338,8 @@ def _fitting(
     generator = torch.Generator().manual_seed(0)
     fitting = [set(range(len(WAYS))), set(range(len(WAYS)))]
     for _ in range(rounds):
-        old = [one * (0.25 + 2 * torch.rand(one.shape, generator=generator)).to(one) for one in new]
+        drawn = [0.25 + 2 * torch.rand(one.shape, generator=generator) for one in new]
+        old = [(one * factor.to(one)).to(new[0].dtype) for one, factor in zip(new, drawn, strict=True)]
         kernels = [one.clone() for one in old]
         F.batch_norm(given, kernels[0], kernels[1], affine[0], affine[1], True, momentum)
         for which, one in enumerate(new):
@@ -332,17 +358,16 @@ def _exchanged_alike(
 ) -> list[list[_Taken]]:
     """The statistics of all slices, in their order, where all called the same norms in the same order."""
     first = slices[0]
-    new: list[list[list[torch.Tensor]]] = [[[] for _ in first] for _ in range(gang.world * len(slices))]
-    for dtype in dict.fromkeys(one.mean.dtype for one in first):
-        numbers = [number for number, one in enumerate(first) if one.mean.dtype == dtype]
-        mine = [part for taken in slices for number in numbers for part in _parts(taken[number])]
-        lengths = [len(part) for number in numbers for part in _parts(first[number])]
-        rows = rows_of_all(gang, torch.cat(mine)).view(len(new), -1)
-        for row, found in zip(rows, new, strict=True):
-            parts = row.split(lengths)
-            for place, number in enumerate(numbers):
-                found[number] = [parts[2 * place], parts[2 * place + 1]]
-    return [[_Taken(one.norm, one.ways, *parts) for one, parts in zip(first, found, strict=True)] for found in new]
+    new: list[list[torch.Tensor]] = [[torch.empty(0)] * (2 * len(first)) for _ in range(gang.world * len(slices))]
+    flat = [[part for one in taken for part in _parts(one)] for taken in slices]
+    for dtype in dict.fromkeys(part.dtype for part in flat[0]):
+        places = [place for place, part in enumerate(flat[0]) if part.dtype == dtype]
+        lengths = [len(flat[0][place]) for place in places]
+        mine = torch.cat([parts[place] for parts in flat for place in places])
+        for row, found in zip(rows_of_all(gang, mine).view(len(new), -1), new, strict=True):
+            for place, part in zip(places, torch.split(row, lengths), strict=True):
+                found[place] = part
+    return [[_Taken(one.norm, one.ways, *found[2 * at : 2 * at + 2]) for at, one in enumerate(first)] for found in new]
 
 
 def _parts(taken: _Taken) -> tuple[torch.Tensor, torch.Tensor]:
@@ -354,7 +379,7 @@ def _exchanged(gang: Gang, slices: Sequence[Sequence[_Taken]], norms: RankNorms)
     heads = [len(slices)]
     content = b""
     for taken in slices:
-        heads += [len(taken), *(value for one in taken for value in (one.norm, *one.ways))]
+        heads += [len(taken), *(value for one in taken for value in (one.norm, *one.ways, int(one.is_wide)))]
         content += b"".join(_bytes(part) for one in taken for part in _parts(one))
     head = torch.tensor(heads).numpy().tobytes()
     found: list[list[_Taken]] = []
@@ -368,13 +393,14 @@ def _read(data: bytearray, heads: Sequence[int], norms: RankNorms) -> Iterator[l
     for _ in range(next(numbers)):
         taken = []
         for _ in range(next(numbers)):
-            norm, ways = next(numbers), (next(numbers), next(numbers))
+            norm, ways, is_wide = next(numbers), (next(numbers), next(numbers)), next(numbers)
+            like = _there(norms.norms[norm].running_mean)
             parts = []
-            for buffer in (norms.norms[norm].running_mean, norms.norms[norm].running_var):
-                like = _there(buffer)
-                part = torch.frombuffer(data[read : read + like.nbytes], dtype=torch.uint8).clone()
-                parts.append(part.view(like.dtype).to(like.device))
-                read += like.nbytes
+            for dtype in (like.dtype, torch.float64 if is_wide else like.dtype):
+                size = len(like) * dtype.itemsize
+                part = torch.frombuffer(data[read : read + size], dtype=torch.uint8).clone()
+                parts.append(part.view(dtype).to(like.device))
+                read += size
             taken.append(_Taken(norm, ways, parts[0], parts[1]))
         yield taken
 
