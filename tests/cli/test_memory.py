@@ -65,3 +65,12 @@ def test_each_process_of_a_gang_takes_as_much():
 def test_a_model_that_does_not_fit_may_be_shared():
     memory = StepMemory(4000, 4000, 8000, 0, 100, 1000, 8, 8, 5000, free=9000)
     assert 'shard="fsdp2" in the Campaign, with --gang' in memory.advice("Tiny")
+
+
+def test_a_model_in_parts_by_hand():
+    memory = StepMemory(4000, 4000, 8000, 30, 100, 1000, 8, 8, 5500, kept=70, free=9000, weights=1000)
+    found = memory.in_shards(4)
+    assert (found.parameters, found.gradients, found.optimizer, found.weights) == (1000, 1000, 2000, 250)
+    assert found.needed == 1000 + 2000 + 30 + 100 + 70 + 1000 + 1500, "activations and temporary tensors stay"
+    assert not memory.fits
+    assert found.fits

@@ -65,7 +65,8 @@ def test_the_picture_is_the_tree(world):
 
 def test_a_dry_run_says_the_words_of_the_page():
     said = next(one for one in blocks() if one.startswith("a gang of 2 trains"))
-    price = GangPrice(2, 2, 194.0, 1_700_000, 4.3e9, why_alone="240 steps of training are too few for a probe")
+    why = "240 steps of training are too few for a probe"
+    price = GangPrice(2, 2, 194.0, 1_700_000, 1.22e9, 0.0, 1.5, why_alone=why)
     assert " ".join(said.split()) == " ".join(price.words("round-1", 6, 40))
 
 

@@ -11,7 +11,7 @@ from support.tiny import CPU, setting_for, tiny_study
 from tuner import system
 from tuner.budget.step_budget import StepBudget
 from tuner.cli.launch import print_plan, process_seconds
-from tuner.execution.gang_estimate import estimated_gang, transfer_rate
+from tuner.execution.gang_estimate import estimated_gang, exchange_speed
 from tuner.execution.machine import Machine
 from tuner.fused import fusion
 from tuner.records import Price
@@ -32,6 +32,7 @@ def test_a_step_of_a_gang_by_hand():
     assert GANG.exchanged == 2 * 3 / 4 * 300_000_000
     assert GANG.exchange_ms == pytest.approx(450.0)
     assert GANG.gang_ms == pytest.approx(550.0)
+    assert replace(GANG, fixed_ms=2.0).gang_ms == pytest.approx(556.0), "three others, one after the other"
     assert replace(GANG, places=2).gang_ms == pytest.approx(650.0)
     assert replace(GANG, ranks=2).exchanged == 300_000_000
 
@@ -45,14 +46,23 @@ def test_the_three_ways_by_hand():
     assert fast.group_seconds(100, 100) == pytest.approx(2 * 16 * 100 * 0.05), "seven groups of 16 in two rounds"
     assert GANG.group_seconds(24, 100) == math.inf
     assert fast.process_seconds(100, 8.0) == pytest.approx(4 * (14.5 + 2.0))
+    late = replace(fast, start=5.0)
+    assert late.gang_seconds(24, 100) == pytest.approx(24 * 100 * 0.145 + 5.0)
+    assert late.worker_seconds(24, 100) == pytest.approx(6 * 100 * 0.4 + 5.0)
+    assert late.worker_seconds(1, 100) == pytest.approx(100 * 0.4), "one process is there"
 
 
 def test_which_way_is_better_is_said():
     fast = replace(GANG, rate=10e9)
     assert "a step takes 400 ms in one process, at best about 145 ms in the gang" in said(fast, 24, 100)
-    assert "100 ms for its slices, 45 ms to exchange 450.0 MB at 10.0 GB a second" in said(fast, 24, 100)
-    assert said(fast, 24, 100).endswith("or where one trial has to end soon")
+    assert "100 ms for its slices, 45 ms for its exchanges, of 450.0 MB at 10.0 GB a second" in said(fast, 24, 100)
+    assert "Workers are the better way here. A gang pays where steps are long, and fewer" in said(fast, 24, 100)
     assert said(fast, 1, 100).endswith("The gang is the better way here")
+    assert "in one process; groups" in said(fast, 1, 100)
+    assert said(replace(fast, fixed_ms=10.0), 1, 100).endswith("The gang is the better way here"), "295 ms at worst"
+    assert said(replace(fast, fixed_ms=20.0), 1, 100).endswith("The gang is hardly faster here, so leave it out")
+    assert "One process is the better way here" in said(replace(fast, fixed_ms=100.0), 1, 100)
+    assert "One process is the better way here" in said(replace(fast, start=60.0), 1, 100)
     together = said(replace(fast, group=16, group_ms=50.0), 24, 100)
     assert together.endswith("Small trials in groups on one device are the better way here, without a gang")
     assert "groups (--fuse): steps of 0.4 s gain nothing from each other." in said(fast, 24, 100)
@@ -98,6 +108,8 @@ def test_the_estimate_is_of_measured_numbers(monkeypatch):
     found = priced(Machine("runs", gang=4))
     weights = sum(one.numel() for one in MlpWithDropout().model({"dropout": 0.1}).parameters())
     assert (found.ranks, found.places, found.gradients, found.asked) == (4, 2, 4 * weights, True)
+    assert found.fixed_ms > 0.0
+    assert found.start > 0.0
     assert found.why_alone or found.group > 1
     assert priced(Machine("runs"), step_ms=1.0) is None, "short steps gain nothing"
     monkeypatch.setattr(fusion, "PROBE_SECONDS", 0.0)
@@ -107,5 +119,7 @@ def test_the_estimate_is_of_measured_numbers(monkeypatch):
     assert priced(Machine("runs", threads=2), step_ms=400.0) is None, "one process has both cores"
 
 
-def test_a_transfer_is_measured():
-    assert 1e6 < transfer_rate(torch.device("cpu")) < 1e12
+def test_the_exchanges_of_two_ranks_are_measured():
+    fixed, rate = exchange_speed(torch.device("cpu"))
+    assert 1e-6 < fixed < 10.0
+    assert 1e5 < rate < 1e12

@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -113,9 +114,12 @@ def left_by(folder, world, workload, study=None):
     return found
 
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "workload",
-    [Net(), Net(kind="stream"), Weighted(), DrawingMetrics(), ChangingMetrics()],
+    [Net(kind="stream"), DrawingMetrics(), slow(Net()), slow(Weighted()), slow(ChangingMetrics())],
     ids=lambda one: f"{type(one).__name__}-{one.kind}",
 )
 def test_two_ranks_leave_the_bits_of_one_process(workload, tmp_path):
@@ -147,7 +151,7 @@ def fails():
     raise ValueError("a metric of this rank")
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, slow(1)])
 def test_an_error_within_an_evaluation_ends_it_for_all_ranks_at_once(rank, tmp_path, monkeypatch):
     monkeypatch.setattr(gang, "LOOK_SECONDS", 0.05)
     workload = Leaving(rank, fails)
@@ -183,6 +187,7 @@ def said(tmp_path):
     written.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "words"), [(DrawingMetrics, "rank 0 evaluates"), (ChangingMetrics, "every rank")])
 def test_who_evaluates_is_said_once(kind, words, tmp_path, said):
     bench = GangBench(tmp_path, study_of(budget=StepBudget(16, 4)), kind())
@@ -206,8 +211,9 @@ STUDIES = [
 def test_studies_of_any_data_leave_the_bits_of_one_process(number, tmp_path):
     for place, (workload, kind, workers, world) in enumerate(STUDIES[number : number + 4]):
         draw = random.Random(f"{number} {place}")
+        slices = draw.choice([4, 8])
         study = study_of(
-            slices=draw.choice([4, 8]), batch_size=draw.choice([8, 16]), augment=draw.random() < 0.5,
+            slices=slices, batch_size=slices * draw.choice([2, 4]), augment=draw.random() < 0.5,
             ema_steps=draw.choice([0, 8]), precision=draw.choice(["float32", "bf16", "fp16"]), seed=draw.randrange(99),
             budget=StepBudget(draw.randrange(12, 30), draw.randrange(1, 5)),
         )  # fmt: skip

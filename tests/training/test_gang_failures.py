@@ -108,6 +108,7 @@ def test_an_error_on_one_rank_is_the_end_of_the_trial_with_its_reason(where, ran
     assert [one.code for one in ended] == [0, 0], [one.text for one in ended]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     "error", [Infeasible("no such point"), torch.OutOfMemoryError("CUDA out of memory"), MemoryError()]
@@ -169,7 +170,7 @@ def test_a_rank_that_dies_ends_the_gang_and_counts_one_attempt(rank, tmp_path):
 
 def test_a_rank_that_hangs_is_named_once_the_time_is_over(tmp_path):
     workload = Broken("loss", on_rank(1, 30, lambda: time.sleep(1e6)))
-    bench = bench_of(tmp_path, workload, seconds=2.0, ending=0.0)
+    bench = bench_of(tmp_path, workload, seconds=5.0, ending=0.0)
     lead, mate = bench.run(2)
     assert lead.error == "GangLost"
     assert "rank 1 of the gang ended, or did not answer in time" in lead.text

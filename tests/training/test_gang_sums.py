@@ -13,7 +13,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tuner import SearchSpace, log_uniform
+from tuner.budget.step_budget import StepBudget
 from tuner.rounds.plan import planned_trials
+from tuner.training import gang_sums
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.gang_sums import GangSums, TreeReduction, payload_of
 from tuner.training.slices import WeightedSum
@@ -160,7 +162,7 @@ CASES = {
 
 def run_of(case, gang=None, **more):
     workload, changes = CASES[case]
-    study = tiny_study(**{"batch_size": 16, "slices": SLICES, **changes, **more})
+    study = tiny_study(**{"batch_size": 16, "slices": SLICES, "budget": StepBudget(60, 20), **changes, **more})
     run = TrialRun(setting_for(study, None, workload()), planned_trials(study)[0])
     if gang is not None:
         run.gang = gang
@@ -197,17 +199,19 @@ def in_gang(world, do):
     return run_gang(world, do, do)
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_together_have_the_bits_of_one_process(world):
-    steps = 9
+@pytest.mark.parametrize(("world", "small"), [(2, 0), (4, gang_sums.SMALL)])
+def test_ranks_together_have_the_bits_of_one_process(world, small, monkeypatch):
+    steps = 5
+    monkeypatch.setattr(gang_sums, "SMALL", small)
     found = in_gang(world, functools.partial(all_trained, CASES, steps))
     assert found == {case: trained(case, steps) for case in CASES}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_together_have_the_bits_of_one_process_after_60_steps(world):
+@pytest.mark.parametrize(("world", "small"), [(2, gang_sums.SMALL), (4, 0)])
+def test_ranks_together_have_the_bits_of_one_process_after_60_steps(world, small, monkeypatch):
     steps = 60
+    monkeypatch.setattr(gang_sums, "SMALL", small)
     found = in_gang(world, functools.partial(all_trained, CASES, steps))
     assert found == {case: trained(case, steps) for case in CASES}
 
@@ -284,11 +288,11 @@ def all_summed(draws, bucket, gang):
     return found
 
 
-@pytest.mark.parametrize("flush", [False, True], ids=["denormals", "flushed"])
-@pytest.mark.parametrize("world", [2, 4])
-def test_the_tree_over_ranks_is_the_sum_of_one_process(world, flush):
+@pytest.mark.parametrize(("world", "flush"), [(2, False), (4, True)], ids=["denormals", "flushed"])
+def test_the_tree_over_ranks_is_the_sum_of_one_process(world, flush, monkeypatch):
     """Of drawn gradients, in buckets of a few numbers, with denormals as numbers and as zeros."""
-    draws, bucket = 60, 48
+    draws, bucket = 40, 48
+    monkeypatch.setattr(gang_sums, "SMALL", 24)  # so that some go either way
 
     def summed(gang):
         with flushed(flush):

@@ -25,7 +25,7 @@ class Stream:
     length: of how many examples the stream is. A split that is evaluated needs it; without it a training split must
     not end before the training does. Raises DeclarationError for any other value.
     seekable: whether `at(start)` is about as quick as the next example, wherever it begins. Where several processes
-    train one trial, each opens the stream anew at its own part of every batch then; else it reads past the examples of
+    train one trial, each opens the stream again at its own part of every batch then; else it reads past the examples of
     the others. The examples are the same.
     """
 

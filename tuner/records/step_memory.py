@@ -1,7 +1,7 @@
 """The memory that one trial takes while it trains: what it is made of, whether it fits, and what would."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.shown import readable_bytes
 
@@ -61,6 +61,14 @@ class StepMemory:
         sums = max(0, -(-self.batch_size // examples) - 1).bit_length()
         growing = (self.activations + self.temporary) * examples // max(1, self.examples)
         return self.standing + (1 + sums) * self.gradients + growing
+
+    def in_shards(self, world: int) -> "StepMemory":
+        """The same where each of `world` processes has a part of the model alone, and gathers the rest as it goes."""
+        gradients = -(-self.gradients // world)
+        return replace(
+            self, parameters=-(-self.parameters // world), gradients=gradients, optimizer=-(-self.optimizer // world),
+            peak=self.peak - self.gradients + gradients, weights=-(-self.weights // world),
+        )  # fmt: skip
 
     @property
     def fits(self) -> bool:

@@ -43,7 +43,7 @@ class GangRun(TrialRun):
         gang.open(payload_of(len(self.parameters), self.rule.slices // gang.world))
 
     def note_initial(self) -> None:
-        """As that of a trial alone; what it compiles is compiled anew."""
+        """As that of a trial alone; what it compiles is compiled again."""
         if self.compiler:
             start_afresh()
         super().note_initial()

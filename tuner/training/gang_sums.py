@@ -2,8 +2,8 @@
 
 The sum of a rank is a subtree of `tree_sum`; the rest of the tree is made here, on equal shards: each rank gets the
 same shard of all ranks, adds these up in the order of the tree, and all get the sums of all shards. So each byte is
-sent as often as by a ring, and the order of the additions does not depend on the number of ranks. Every addition has
-the bits of `WeightedSum.plus`: for each number it is the same one, of the same two numbers.
+sent as often as by a ring (but of few bytes all get all), and the order of the additions does not depend on the number
+of ranks. Every addition has the bits of `WeightedSum.plus`: for each number it is the same one, of the same two.
 
 A parameter on which the slices of one rank do not depend is -0.0 there: x + -0.0 is x, whatever x is, and for the two
 zeros too. Complex numbers have no such zero, because torch multiplies what is added by 1 + 0i. Those gradients, and
@@ -11,18 +11,21 @@ sparse ones, are sent whole to all ranks, and each adds them up as one process d
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 
+from tuner.errors import GangLost
 from tuner.training.gang import Gang, all_gather
 from tuner.training.gang_norms import RankNorms
 from tuner.training.slices import WeightedSum
 from tuner.training.tree_sum import tree_sum
 
 BUCKET = 1 << 25  # bytes of gradients that are exchanged at a time
+SMALL = 1 << 14  # [P] bytes that all get whole: one exchange takes less time than two, whatever is sent
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128)
 _ABSENT, _SPARSE, _DENSE = 0, 1, 2  # what a rank says of a gradient; _DENSE and more: and which dtype it has
 _COMPLEX = _DENSE + _DTYPES.index(torch.complex64)  # and beyond
@@ -88,6 +91,15 @@ class TreeReduction:
         self._device: list[torch.Tensor] = []
         self._host: list[torch.Tensor] = []
 
+    def reserve(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Have the memory for buckets of such tensors."""
+        largest: dict[torch.dtype, int] = {}
+        for tensor in tensors:
+            largest[tensor.dtype] = largest.get(tensor.dtype, tensor.element_size()) + tensor.nbytes  # and the loss
+        for dtype, size in largest.items():
+            numbers = max(1, min(self.bucket, size) // dtype.itemsize)
+            self._rooms(-(-numbers // self.gang.world) * self.gang.world, dtype)
+
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors of one dtype, whose memory has no gaps, by their sums; the same forms on all ranks."""
         if not tensors:
@@ -115,6 +127,11 @@ class TreeReduction:
         sent, got = self._rooms(padded, parts[0].dtype)
         torch.cat(parts, out=sent[:length])
         sent[length:].zero_()
+        if sent.nbytes <= SMALL:
+            rows = rows_of_all(self.gang, sent)
+            total = tree_sum(lambda rank: rows[rank], range(world), _added)
+            torch._foreach_copy_(parts, list(torch.split(total[:length], lengths)))
+            return
         self._exchange(dist.all_to_all_single, got, sent)
         rows = got.view(world, -1)
         total = tree_sum(lambda rank: rows[rank], range(world), _added)
@@ -150,6 +167,7 @@ class GangSums:
         self.parameters = parameters
         self.norms = RankNorms(model)
         self._reduction = TreeReduction(gang)
+        self._reduction.reserve(parameters)  # where there is no room, all ranks are told before they meet in it
 
     def whole(self, mine: WeightedSum) -> WeightedSum:
         """The loss and gradients of the whole batch, from those of each rank's slices; the same bits on all ranks.
@@ -165,8 +183,9 @@ class GangSums:
         joins = (kinds_of_all == _ABSENT) & (largest < _COMPLEX)  # who has none takes part all the same
         by_all = torch.where(joins, largest, kinds_of_all)
         alike = (by_all == largest).all(dim=0) & (largest != _SPARSE)
-        found = self._summed(tensors, largest.tolist(), alike.tolist())
-        self.norms.update(self.gang, rows[:, len(kinds) :], rows_of_all)
+        with _ends_the_gang():
+            found = self._summed(tensors, largest.tolist(), alike.tolist())
+            self.norms.update(self.gang, rows[:, len(kinds) :], rows_of_all)
         return WeightedSum(cast("torch.Tensor", found[0]), found[1:])
 
     def _summed(
@@ -205,6 +224,17 @@ def _added(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """As `WeightedSum.plus` adds."""
     torch._foreach_add_([left], [right])
     return left
+
+
+@contextmanager
+def _ends_the_gang() -> Iterator[None]:
+    """An error within an exchange of gradients: the others wait there, so this rank cannot tell them, and goes."""
+    try:
+        yield
+    except GangLost:
+        raise
+    except Exception as error:
+        raise GangLost(f"an exchange of gradients failed: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _kind(tensor: torch.Tensor | None) -> int:

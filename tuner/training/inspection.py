@@ -13,7 +13,7 @@ from tuner.design.names import Name
 from tuner.design.other_words import instead_of
 from tuner.design.stages import START_FROM
 from tuner.design.trial import Trial
-from tuner.errors import Infeasible
+from tuner.errors import Infeasible, WorkloadError
 from tuner.records import Price
 from tuner.system import num_cores
 from tuner.training.caption_look import unseen_captions
@@ -68,9 +68,19 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
 
 def _price(setup: TrainingSetup, trials: Sequence[Trial], ranks: int) -> Price:
     """What the first trial costs, on each of some ranks, and how fast each declared precision is here."""
-    price = measured_price(setup, trials[0])
+    try:
+        price = measured_price(setup, trials[0])
+    except Exception as error:
+        if setup.shard and is_out_of_memory(error):
+            raise WorkloadError(
+                "a dry run times a step in one process, and the model does not fit into one: there is no price for it "
+                "before it is trained in parts"
+            ) from error
+        raise
     if price.memory is not None and ranks > 1:
-        price = replace(price, memory=replace(price.memory, exchange=exchange_bytes(price.memory.gradients)))
+        exchange = exchange_bytes(price.memory.gradients)
+        memory = price.memory.in_shards(ranks) if setup.shard else replace(price.memory, exchange=exchange)
+        price = replace(price, memory=memory)
     return replace(price, precisions=precision_speeds(setup, trials))
 
 

@@ -1,7 +1,7 @@
 """Examples of a stream, in batches: an iterator that is opened where a batch begins, and kept while batches follow.
 
 Processes that share the batches of a stream each take some of its examples. Between two of its own a process reads
-past those of the others, as one process would read them; or it opens the stream anew, where that is as quick.
+past those of the others, as one process would read them; or it opens the stream again, where that is as quick.
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,8 +62,8 @@ class StreamFetcher(Fetcher):
             if not self._leads_to(index):
                 seed_global_generators(batch_seed(seed, _OPENING), self._device)
                 self._open(index)
-            while self._next < index:  # each with its own seed, as whoever takes it reads it
-                super()._seeded([self._next], seed)
+            while self._next < index:  # before it is seeded: they may draw
+                self._read()
             examples += super()._seeded([index], seed)
         return examples
 
