@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
-
 from tuner.cli.exit_codes import Exit, ending_of
 from tuner.cli.output import say
 from tuner.cli.sessions import check_options
@@ -101,7 +99,7 @@ class _Rank:
 
     def _setup(self, told: Setup) -> Setup:
         """What rank 0 loads, with the study file and the device of this rank."""
-        device = self.place.device(self.options.device, torch.cuda.device_count())
+        device = self.commands.device(self.options.device)
         machine = replace(told.machine, device=device, threads=self.options.threads)
         return replace(told, study_file=split_stage(self.options.study)[0].resolve(), machine=machine)
 

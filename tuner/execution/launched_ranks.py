@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore
@@ -88,6 +89,10 @@ class LaunchedFollower:
         self.place = place
         self._store = _store_of(place, stop)
         self._gangs = 0
+
+    def device(self, asked: str | None) -> str | None:
+        """The device of this rank, where `asked` is what the command names. Raises InputError."""
+        return self.place.device(asked, torch.cuda.device_count())
 
     def next_start(self) -> dict[str, Any] | None:
         """The setup of the next gang, as JSON, if rank 0 has started one. Raises Paused where rank 0 is gone."""
