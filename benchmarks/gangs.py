@@ -209,15 +209,20 @@ def of_processes(blocks: int) -> None:
         def meet() -> None:
             gang.exchanged(gang.wish())  # where the other one sleeps until it is done
 
-        return in_turn([both, meet, one, meet], blocks)
+        return [
+            found
+            for clock in (time.perf_counter, time.process_time)
+            for found in in_turn([both, meet, one, meet], blocks, clock)
+        ]
 
-    both, _, one, _ = on_ranks(2, work)
-    times = statistics.median(alone / two for alone, two in zip(one, both, strict=True))
-    ms, ms_alone = (1e3 * statistics.median(found) for found in (both, one))
-    print(
-        f"2 processes of one thread: {times:.2f} x as fast as one ({ms:.1f} ms a step against {ms_alone:.1f} ms); "
-        f"{blocks} blocks, {busy()}"
-    )
+    both, _, one, _, busy_both, _, busy_one, _ = on_ranks(2, work)
+    for what, two, alone in (("", both, one), (" (time of cpu of a rank)", busy_both, busy_one)):
+        times = statistics.median(single / shared for single, shared in zip(alone, two, strict=True))
+        ms, ms_alone = (1e3 * statistics.median(found) for found in (two, alone))
+        print(
+            f"2 processes of one thread: {times:.2f} x as fast as one ({ms:.1f} ms a step against {ms_alone:.1f} ms)"
+            f"{what}; {blocks} blocks, {busy()}"
+        )
 
 
 def own_network() -> bool:

@@ -18,8 +18,8 @@ cd /shared/study || exit 1
 . /shared/venv/bin/activate
 export TUNER_STORAGE=postgresql://tuner@db.example.org/tuner # the password is in ~/.pgpass
 export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-# Each task is a rank; rank 0, on the first node, listens for the others.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Each task is a rank; rank 0 listens for the others on the first node, where this script runs, too.
+MASTER_ADDR=$(hostname)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) WORLD_SIZE=$SLURM_NTASKS
 
 trap : TERM # SLURM signals this shell too, which has to outlive srun

@@ -52,14 +52,15 @@ def test_a_trial_resumed_by_another_number_of_ranks_every_tenth_step_has_the_sam
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_stop_of_any_rank_is_that_of_all(rank, tmp_path):
-    bench = bench_of(tmp_path / "stopped")
-    lead, mate = bench.run(2, stops={rank: StopAfter(25)})
+    rarely = {"study": {"budget": StepBudget(60, 30)}}
+    bench = bench_of(tmp_path / "stopped", **rarely)
+    lead, mate = bench.run(2, stops={rank: StopAfter(10)})
     assert (lead.error, mate.error) == ("Interrupted", "")
     (record,) = bench.records()
     assert (record.state, record.attempt) == (State.WAITING, 0)
-    assert 0 < record.step < 60
-    assert [life.code for life in bench.run(4)] == [0] * 4
-    assert bench.meaning() == whole(tmp_path)
+    assert 0 < record.step <= 11, "in the update at which it was asked, and not at the end of the block"
+    assert [life.code for life in bench.run(2)] == [0, 0]
+    assert bench.meaning() == whole(tmp_path, **rarely)
 
 
 class InEvaluation:

@@ -11,12 +11,14 @@ sparse ones, are sent whole to all ranks, and each adds them up as one process d
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 
+from tuner.errors import GangLost
 from tuner.training.gang import Gang, all_gather
 from tuner.training.gang_norms import RankNorms
 from tuner.training.slices import WeightedSum
@@ -89,6 +91,15 @@ class TreeReduction:
         self._device: list[torch.Tensor] = []
         self._host: list[torch.Tensor] = []
 
+    def reserve(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Have the memory for buckets of such tensors."""
+        largest: dict[torch.dtype, int] = {}
+        for tensor in tensors:
+            largest[tensor.dtype] = largest.get(tensor.dtype, tensor.element_size()) + tensor.nbytes  # and the loss
+        for dtype, size in largest.items():
+            numbers = max(1, min(self.bucket, size) // dtype.itemsize)
+            self._rooms(-(-numbers // self.gang.world) * self.gang.world, dtype)
+
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors of one dtype, whose memory has no gaps, by their sums; the same forms on all ranks."""
         if not tensors:
@@ -156,6 +167,7 @@ class GangSums:
         self.parameters = parameters
         self.norms = RankNorms(model)
         self._reduction = TreeReduction(gang)
+        self._reduction.reserve(parameters)  # where there is no room, all ranks are told before they meet in it
 
     def whole(self, mine: WeightedSum) -> WeightedSum:
         """The loss and gradients of the whole batch, from those of each rank's slices; the same bits on all ranks.
@@ -171,8 +183,9 @@ class GangSums:
         joins = (kinds_of_all == _ABSENT) & (largest < _COMPLEX)  # who has none takes part all the same
         by_all = torch.where(joins, largest, kinds_of_all)
         alike = (by_all == largest).all(dim=0) & (largest != _SPARSE)
-        found = self._summed(tensors, largest.tolist(), alike.tolist())
-        self.norms.update(self.gang, rows[:, len(kinds) :], rows_of_all)
+        with _ends_the_gang():
+            found = self._summed(tensors, largest.tolist(), alike.tolist())
+            self.norms.update(self.gang, rows[:, len(kinds) :], rows_of_all)
         return WeightedSum(cast("torch.Tensor", found[0]), found[1:])
 
     def _summed(
@@ -211,6 +224,17 @@ def _added(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """As `WeightedSum.plus` adds."""
     torch._foreach_add_([left], [right])
     return left
+
+
+@contextmanager
+def _ends_the_gang() -> Iterator[None]:
+    """An error within an exchange of gradients: the others wait there, so this rank cannot tell them, and goes."""
+    try:
+        yield
+    except GangLost:
+        raise
+    except Exception as error:
+        raise GangLost(f"an exchange of gradients failed: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _kind(tensor: torch.Tensor | None) -> int:
