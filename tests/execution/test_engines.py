@@ -108,7 +108,7 @@ def test_a_gang_needs_room_for_all_its_ranks():
         assert _room_for(Seat(0, 1.0, 0.0, world), nodes) == room
     many = [{"name": name, "cpus": 3.0, "gpus": 0.0} for name in "abc"]
     assert _room_for(Seat(0, 1.0, 0.0, 4), many) == 2, "no node is large enough, and all together have 9"
-    with pytest.raises(InputError, match=r"a gang of 16 needs 1 CPU for each rank, .* room for 8 ranks: a \(1\) has 5 "):
+    with pytest.raises(InputError, match=r"a gang of 16 needs 1 CPU for each rank, .* room for 8 ranks: a \(1\)"):
         _refuse_infeasible(Seat(0, 1.0, 0.0, 16), nodes, grows=False)
     with pytest.raises(InputError, match=r"no node .* has 1 CPU and 8 GPUs for a rank of a gang of 2: a \(1\) has 5"):
         _refuse_infeasible(Seat(0, 1.0, 8.0, 2), nodes, grows=False)
