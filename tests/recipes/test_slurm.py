@@ -173,7 +173,7 @@ def ranks(slurm):
     mine, found = f"SLURM_CONF={slurm.folder / 'slurm.conf'}", {}
     for process in psutil.process_iter(["cmdline"]):
         with suppress(psutil.Error):
-            if process.info["cmdline"][1:4] == ["-m", "tuner", "run"]:
+            if (process.info["cmdline"] or [])[1:4] == ["-m", "tuner", "run"]:
                 environment = process.environ()
                 if environment.get("SLURM_CONF") == mine.partition("=")[2] and "RANK" in environment:
                     found[int(environment["RANK"])] = process
