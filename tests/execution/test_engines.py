@@ -102,17 +102,17 @@ def test_what_no_node_can_have_is_refused_with_what_there_is():
 
 
 def test_a_gang_needs_room_for_all_its_ranks():
-    nodes = [{"name": "a (1)", "cpus": 5.0, "gpus": 4.0}, {"name": "b (2)", "cpus": 2.0, "gpus": 0.0}]
-    for world, room in ((1, 7), (2, 3), (4, 1)):  # 2: two of them on a, one on b; 4: on a, and no rest is enough
+    nodes = [{"name": "a (1)", "cpus": 5.0, "gpus": 4.0}, {"name": "b (2)", "cpus": 3.0, "gpus": 0.0}]
+    for world, room in ((1, 8), (2, 3), (4, 1)):  # 2: two of them on a, one on b; 4: on a, and the rests are on two
         _refuse_infeasible(Seat(0, 1.0, 0.0, world), nodes, grows=False)
         assert _room_for(Seat(0, 1.0, 0.0, world), nodes) == room
     many = [{"name": name, "cpus": 3.0, "gpus": 0.0} for name in "abc"]
     assert _room_for(Seat(0, 1.0, 0.0, 4), many) == 2, "no node is large enough, and all together have 9"
-    with pytest.raises(InputError, match=r"a gang of 8 needs 1 CPU for each rank, .* room for 7 ranks: a \(1\) has 5 "):
-        _refuse_infeasible(Seat(0, 1.0, 0.0, 8), nodes, grows=False)
+    with pytest.raises(InputError, match=r"a gang of 16 needs 1 CPU for each rank, .* room for 8 ranks: a \(1\)"):
+        _refuse_infeasible(Seat(0, 1.0, 0.0, 16), nodes, grows=False)
     with pytest.raises(InputError, match=r"no node .* has 1 CPU and 8 GPUs for a rank of a gang of 2: a \(1\) has 5"):
         _refuse_infeasible(Seat(0, 1.0, 8.0, 2), nodes, grows=False)
-    _refuse_infeasible(Seat(0, 1.0, 0.0, 8), nodes, grows=True)
+    _refuse_infeasible(Seat(0, 1.0, 0.0, 16), nodes, grows=True)
     with pytest.raises(InputError, match="reserve no place for a rank"):
         _refuse_infeasible(Seat(0, 0.0, 0.0, 2), nodes, grows=True)
 

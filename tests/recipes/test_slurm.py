@@ -173,7 +173,7 @@ def ranks(slurm):
     mine, found = f"SLURM_CONF={slurm.folder / 'slurm.conf'}", {}
     for process in psutil.process_iter(["cmdline"]):
         with suppress(psutil.Error):
-            if process.info["cmdline"][1:4] == ["-m", "tuner", "run"]:
+            if (process.info["cmdline"] or [])[1:4] == ["-m", "tuner", "run"]:
                 environment = process.environ()
                 if environment.get("SLURM_CONF") == mine.partition("=")[2] and "RANK" in environment:
                     found[int(environment["RANK"])] = process
@@ -184,12 +184,15 @@ def test_a_gang_that_is_preempted_and_loses_a_rank_has_the_records_of_one_proces
     slurm, server, alone_in_slices, tmp_path
 ):
     site = Site(slurm, server, tmp_path / "gang", slices=4)
+    (site.folder / "activate").write_text((site.folder / "activate").read_text().replace("SLOWLY=1.5", "SLOWLY=0.1"))
     size = ["--array=0", "--nodes=1", "--ntasks-per-node=2", "--gres=gpu:2", "--mem=4G", "--time=600"]
     job = site.submit(GANGS, *size, replace=[(WORKER, "run study.py --yes")])
     wait_for(lambda: steps(site.url)[0] > 5, moves=site.moves)
+    first = ranks(slurm)[1]
     slurm.submit(urgent(tmp_path))
-    wait_for(lambda: slurm.restarts(job) == [1], moves=site.moves)
-    assert rows(site.url, "select max(attempt) from trial where state = 'waiting'") == [(0,)], "a stop is no attempt"
+    wait_for(lambda: ranks(slurm).get(1, first) != first, moves=site.moves)  # those that are preempted take a while
+    assert slurm.restarts(job) == [1]
+    assert rows(site.url, "select max(attempt) from trial") == [(0,)], "a stop is no attempt"
     begun = steps(site.url)
     wait_for(lambda: steps(site.url)[0] > begun[0], moves=site.moves)
     ranks(slurm)[1].kill()
