@@ -69,7 +69,7 @@ def test_every_evaluation_says_it_too():
         if path.name != "evaluation.py" and (called := called_bare(path.read_text(), names))
     }
     within = ("training/finite.py", "training/fsdp_run.py", "training/gang_evaluation.py")
-    assert found == dict.fromkeys(within, ["checked_metrics"]), "which their callers call within computing"
+    assert found == {name: ["checked_metrics"] for name in within}, "which their callers call within computing"
 
 
 def test_a_call_that_says_none_is_found():
