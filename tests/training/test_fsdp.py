@@ -60,6 +60,7 @@ def test_two_ranks_train_what_one_process_trains(tmp_path):
         }
 
 
+@pytest.mark.slow
 def test_a_rank_holds_and_saves_its_share(tmp_path):
     study = sharded_study()
     update, _ = train_sharded(study, tmp_path)
@@ -86,6 +87,7 @@ def test_straight_equals_resumed(questions, tmp_path):
     assert begun | rest == curve
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_not_loaded(tmp_path):
     """The trial falls back to the state before; without one it begins again, with the same bits."""
     study = sharded_study()
@@ -181,6 +183,7 @@ class Unlike(Normed):
         return super().loss(model, batch, point) * float("inf")
 
 
+@pytest.mark.slow
 def test_a_divergence_is_seen(tmp_path):
     update, _ = train_sharded(sharded_study(), tmp_path, workload=Unlike)
     assert (update.state, update.reason) == (State.INFEASIBLE, "diverged at step 1: the loss became inf")
@@ -208,7 +211,7 @@ class Tied(Normed):
 @pytest.mark.parametrize(
     ("workload", "changes", "text"),
     [
-        (WithBatchNorm, {}, "1 keeps running statistics"),
+        pytest.param(WithBatchNorm, {}, "1 keeps running statistics", marks=pytest.mark.slow),
         pytest.param(WithScalar, {}, "scale has no dimension", marks=pytest.mark.slow),
         pytest.param(Tied, {}, "which is gathered for itself", marks=pytest.mark.slow),
         pytest.param(Normed, {"optimizer": "muon"}, "the optimizer muon", marks=pytest.mark.slow),

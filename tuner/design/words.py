@@ -232,6 +232,12 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "command": "refused: start the processes of a trial in the command",
             "asking": _NO_COMMAND,
         },
+        "--shard": {
+            **dict.fromkeys(("loop", "command"), "refused: cut the model into shards in your own code"),
+            "lightning": "refused: `trainer={\"strategy\": \"fsdp\"}`",
+            "trainer": "refused: `args={\"fsdp\": \"full_shard\"}`",
+            "asking": _NO_COMMAND,
+        },
         "--fuse": "refused: a number; train several at a time by --workers. `auto` and `off` train one by one",
         "--profile": "refused: `fast`; say in your own code how exact its numbers are",
     }),

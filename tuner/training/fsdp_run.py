@@ -6,6 +6,7 @@ Rank 0 keeps the books, as of any trial; a state is saved by all ranks, each its
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,8 @@ from tuner.training.fsdp_state import CUT, is_cut, own_rows, part, part_from, ro
 from tuner.training.fsdp_units import Shard, model_and_units, shard
 from tuner.training.fsdp_update import ShardUpdate, norm_over
 from tuner.training.gang import Flag, Gang
-from tuner.training.gang_command import command
+from tuner.training.gang_command import Said, command
+from tuner.training.gang_follower import Decode, Follower, Stop
 from tuner.training.gang_run import Ganged, GangRun, LeadRun
 from tuner.training.groups import TrainedGroup
 from tuner.training.models import initial_weights
@@ -299,6 +301,49 @@ class ShardLead(InShardsRun, LeadRun):
                 tallies[-1].add({name: _on(values, self.setup.device) for name, values in metrics.items()}, count)
             measured |= tallies[-1].measured()
         return measured, tallies
+
+
+class InShards(Ganged):
+    """The engine of trials whose models are in shards, at rank 0."""
+
+    def made(self, trial: Trial) -> ShardLead:
+        """The trial before its first step, at rank 0."""
+        return ShardLead(self, trial)
+
+
+class FollowerInShards(Follower):
+    """What a rank other than 0 does of them."""
+
+    def __init__(self, setup: TrainingSetup, gang: Gang, stop: Stop, decode: Decode) -> None:
+        super().__init__(setup, gang, stop, decode)
+        self.commands |= {"part": self.part, "weights": self.weights}
+
+    @property
+    def in_shards(self) -> ShardFollower:
+        run = self.run
+        if not isinstance(run, ShardFollower):
+            raise TypeError("a trial in shards was begun otherwise")
+        return run
+
+    def made(self, trial: Trial) -> GangRun:
+        """The trial before its first step."""
+        return ShardFollower(self.setup, trial, self.gang)
+
+    def load(self, heard: Mapping[str, Any], said: Said) -> None:
+        content = self.gang.received()
+        self.in_shards.load_told(state_in(content))
+        self.forget()
+
+    def evaluate(self, heard: Mapping[str, Any], said: Said) -> None:
+        file = io.BytesIO()
+        write_state_to(file, self.in_shards.evaluated_here())
+        said.data = file.getvalue()
+
+    def part(self, heard: Mapping[str, Any], said: Said) -> None:
+        said.data = json.dumps(asdict(self.in_shards.written_part(heard["place"], heard["fence"]))).encode()
+
+    def weights(self, heard: Mapping[str, Any], said: Said) -> None:
+        self.in_shards.gathered_weights()
 
 
 def _on_rows(averages: Averages, rows: Sequence[nn.Parameter]) -> None:

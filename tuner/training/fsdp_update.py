@@ -19,7 +19,7 @@ from tuner.training.stability import clip_factor
 from tuner.training.update import Update
 
 
-class InShards(Protocol):
+class HasShards(Protocol):
     """A run whose model is in shards."""
 
     shards: Sequence[Shard]
@@ -29,7 +29,7 @@ class InShards(Protocol):
 class ShardUpdate(Update):
     """Makes updates of one trial whose model is in shards; `parameters` are the rows of this rank."""
 
-    def __init__(self, run: InShards, *given: Any) -> None:
+    def __init__(self, run: HasShards, *given: Any) -> None:
         super().__init__(*given)
         self._shards = [one for one in run.shards if one.parameter.requires_grad]
         self._group = run.group

@@ -17,7 +17,7 @@ def engine_of(setup: TrainingSetup, gang: Gang, encode: Encode) -> Ganged:
     """What trains the trials of a study by a gang, at rank 0."""
     if not setup.shard:
         return Ganged(setup, gang, encode)
-    found: Ganged = _fsdp("engine").InShards(setup, gang, encode)
+    found: Ganged = _fsdp("run").InShards(setup, gang, encode)
     return found
 
 
@@ -25,7 +25,7 @@ def follower_of(setup: TrainingSetup, gang: Gang, stop: Stop, decode: Decode) ->
     """What trains the trials of a study by a gang, at the other ranks."""
     if not setup.shard:
         return Follower(setup, gang, stop, decode)
-    found: Follower = _fsdp("engine").FollowerInShards(setup, gang, stop, decode)
+    found: Follower = _fsdp("run").FollowerInShards(setup, gang, stop, decode)
     return found
 
 
