@@ -141,6 +141,8 @@ def test_a_counter_that_nothing_reads_is_a_warning_and_a_cache_is_nothing(caplog
 class Queue(nn.Module):
     """Activations of earlier examples."""
 
+    queue: torch.Tensor
+
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(64, 10)
@@ -208,6 +210,8 @@ def test_what_a_model_keeps_from_slice_to_slice_is_refused_by_name(make, names, 
 
 class CachesBuffer(nn.Module):
     """A buffer that the first forward pass makes, and no later one changes."""
+
+    mask: torch.Tensor | None
 
     def __init__(self):
         super().__init__()
