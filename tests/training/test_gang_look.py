@@ -40,6 +40,8 @@ def found_in(make):
 class Queue(Base):
     """The last examples, as a buffer that is not saved."""
 
+    queue: torch.Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("queue", torch.zeros(8, 2), persistent=False)
