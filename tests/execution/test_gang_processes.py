@@ -111,6 +111,28 @@ def test_a_rank_that_hangs_is_replaced_with_its_whole_gang(rank, tmp_path, calm)
 
 
 @slow
+def test_a_rank_that_is_killed_ends_rank_0_in_the_middle_of_its_own_work(tmp_path, calm):
+    """Rank 0 does not come to an exchange, where it would notice: the coordinator does."""
+    deed = """
+        import os, pathlib, time
+        import torch.distributed as dist
+        rank = dist.get_rank() if dist.is_initialized() and model.training else None
+        mark = pathlib.Path(__file__).with_name(f"done-{rank}")
+        if rank is not None and not mark.exists():
+            mark.touch()
+            if rank == 0:
+                time.sleep(600)
+            while not mark.with_name("done-0").exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), 9)
+        """
+    heard, hurt = Heard(), Bench(tmp_path, trials=2, slices=4, loss=deed.strip())
+    hurt.run(1, gang=2, listener=heard)
+    assert hurt.rows() == calm
+    assert heard.ended[0][2].startswith("lost: rank 1 of its gang was killed by signal 9")
+
+
+@slow
 def test_a_gang_that_dies_in_a_trial_again_and_again_is_given_up_with_it(tmp_path):
     first = bench(tmp_path).rates()[0]
     made = bench(tmp_path, rank=1, deed=f'if point["dropout"] == {first!r}: os.kill(os.getpid(), 9)')
