@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from support.tiny import MemoryRecorder, StopAt, setting_for
 from torch import nn
 
 from tuner.errors import Infeasible
-from tuner.records import Claim, State, is_shard
+from tuner.execution.quota import _shards_without_state
+from tuner.records import Checkpoint, Claim, State, is_shard
+from tuner.storage.folder_files import was_written_here
 from tuner.training.alone import Alone
-from tuner.training.checkpoints import canonical_digest, export_weights, read_state
-from tuner.training.fsdp_state import CUT
+from tuner.training.checkpoints import canonical_digest, export_weights, read_state, read_weights
+from tuner.training.fsdp_state import CUT, rows_of
+from tuner.training.numerics import numerics
 from tuner.training.supervisor import Supervisor
 
 
@@ -52,12 +56,12 @@ def test_two_ranks_train_what_one_process_trains(tmp_path):
     told = json.loads(update.numerics.canonical)
     assert (told["shard"], told["world"], update.numerics.exact) == ("fsdp2", 2, True)
 
-    (best, *_) = [one for one in update.checkpoints if one.kind == "best" and one.step == update.step] or [None]
-    if best is not None:
-        exported = load_file(export_weights(tmp_path / "two", best, tmp_path / "whole.safetensors").path)
-        assert {name: tensor.tolist() for name, tensor in exported.items()} == {
-            name: tensor.tolist() for name, tensor in whole["averages"].items()
-        }
+    best = next(one for one in update.checkpoints if one.kind == "best")
+    exported = load_file(export_weights(tmp_path / "two", best, tmp_path / "whole.safetensors").path)
+    weights = read_weights(tmp_path / "one", next(one for one in of_one.checkpoints if one.kind == "best"))
+    assert exported.keys() == weights.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(exported[key], tensor, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -222,3 +226,42 @@ def test_what_cannot_be_in_shards_is_refused_by_name(workload, changes, text, tm
     update, _ = train_sharded(sharded_study(**changes), tmp_path, workload=workload)
     assert update.state is State.FAILED
     assert text in update.reason
+
+
+def test_numerics_tell_shards_from_whole_models():
+    """What other tools leave out of a run's description: where it is missing, the model was whole."""
+    whole, two = (numerics(torch.device("cpu"), in_shards=ranks) for ranks in (0, 2))
+    assert two.differences(whole) == ("shard fsdp2, not nothing", "world 2, not nothing")
+    assert two.differences(numerics(torch.device("cpu"), in_shards=4)) == ("world 2, not 4",)
+    assert not two.agrees_with(whole)
+    assert two.agrees_with(numerics(torch.device("cpu"), in_shards=2))
+
+
+def test_a_part_of_a_state_is_deleted_with_the_last_state_that_needs_it():
+    def kept(kind, step):
+        return Checkpoint(kind, step, f"{kind}-{step}", "", 10)
+
+    record = SimpleNamespace(trial_id=7, checkpoints=(
+        kept("latest", 6), kept("trunk", 6), kept("shard-1", 6), kept("latest", 3), kept("shard-1", 3)
+    ))  # fmt: skip
+    gone = {(7, kept("latest", 6))}
+    assert _shards_without_state(record, 6, gone) == []
+    assert _shards_without_state(record, 6, gone | {(7, kept("trunk", 6))}) == [kept("shard-1", 6)]
+    assert _shards_without_state(record, 3, gone | {(7, kept("latest", 3))}) == [kept("shard-1", 3)]
+
+
+def test_a_part_is_known_by_its_name():
+    place = "digits/round-1/trial-00003"
+    fences = {place: 2}
+    assert was_written_here(f"{place}/shard-000000060-2-1of4.pt", fences)
+    assert was_written_here(f"{place}/.shard-000000060-2-3of4.pt.471.tmp", fences)
+    assert not was_written_here(f"{place}/shard-000000060-3-1of4.pt", fences)
+
+
+@pytest.mark.parametrize(("total", "world"), [(13, 2), (13, 4), (5, 4), (3, 4), (0, 2)])
+def test_rows_are_those_of_torch(total, world):
+    rows = torch.arange(total)
+    chunks = [chunk.tolist() for chunk in torch.chunk(rows, world)]
+    assert [rows[rows_of(total, rank, world)].tolist() for rank in range(world)] == chunks + [[]] * (
+        world - len(chunks)
+    )
