@@ -139,7 +139,8 @@ def test_a_gang_that_dies_in_a_trial_again_and_again_is_given_up_with_it(tmp_pat
     made.run(1, gang=2)
     assert made.rows("select state, attempt from trial order by number") == [("failed", 5), ("complete", 1)]
     ((reason,),) = made.rows("select reason from trial where number = 0")
-    assert "none of which got beyond step 0; the last one: lost: rank 1 of its gang was killed by signal 9" in reason
+    assert "none of which got beyond step 0; the last one: lost" in reason
+    assert "rank 1 of " in reason  # as the coordinator says it, or as rank 0 does, which may notice first
 
 
 @slow

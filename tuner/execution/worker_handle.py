@@ -19,6 +19,7 @@ from tuner.records import Claim
 from tuner.training.gang import Spot
 
 READY_SECONDS = 120.0  # time enough to import torch and to read the data on a busy machine
+MISSED_SECONDS = 2.0  # within which it is known which rank a signal has ended, that the others miss
 END_SECONDS = 5.0  # for a process that was told to end
 _MODULES = {WORKER: "tuner.execution.worker_process", MATE: "tuner.execution.gang_process"}
 
@@ -123,7 +124,9 @@ class WorkerHandle:
         if self._ended is None and self.ranks.launched is not None:
             self._ended = self.ranks.launched.lost()
         if self._ended is None and self._some_ended():
-            signals.soon(lambda: self._by_signal() is not None or not self._mates)  # the one that the others missed
+            end = time.monotonic() + MISSED_SECONDS
+            while self._mates and self._by_signal() is None and time.monotonic() < end:
+                time.sleep(0.01)
             self._ended = self._by_signal() or self._first_end()
         if self._ended is not None:
             self.kill()
