@@ -36,6 +36,7 @@ from tuner.execution.gang_store import GangStore
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.training.gang import Gang, Spot
 from tuner.training.gang_sums import payload_of
+from tuner.training.memory import keep_freed_memory
 from tuner.training.setup import Data, TrainingSetup
 from tuner.training.slices import Slices
 from tuner.training.trial_run import TrialRun
@@ -186,6 +187,7 @@ def on_ranks(world: int, do: Callable[[Gang], Any]) -> Any:
 def _rank(spot: Spot, do: Callable[[Gang], Any], answers: Any) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every training does
     gang = Gang.joined(spot, torch.device("cpu"), 600.0)
     answer = do(gang)
     if spot.rank == 0:
@@ -274,6 +276,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every training does
     if options.only in (None, "tree"):
         of_the_tree(torch.device(options.device), options.blocks)
     if options.only in (None, "processes"):

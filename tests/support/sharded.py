@@ -52,8 +52,10 @@ def train_sharded(study, folder, *, world=2, claim=None, stop_after=0, shard="fs
         lead_study(gang, {}, setup.numerics)
         recorder = MemoryRecorder()
         supervisor = GangSupervisor(engine_of(setup, gang, trial_text), recorder, lambda claim, step: None)
-        (update,) = supervisor.train([claim or Claim(CLAIM, 1, the_trial(study), 1)])
-        gang.tell("end")
+        try:
+            (update,) = supervisor.train([claim or Claim(CLAIM, 1, the_trial(study), 1)])
+        finally:
+            gang.tell("end")
         return update, recorder.measurements
 
     def others(gang):
