@@ -94,7 +94,7 @@ def check_declared_gang(workload: Workload, gang: int, space: SearchSpace | None
         raise InputError(_undivided(gang, workload.slices, f"{type(workload).__name__}.slices = {workload.slices}"))
     if workload.slices is None and workload.micro_batch_size is not None and space is not None:
         sizes = _sizes(tuple(space), space.fixed, "micro_batch_size") or [workload.batch_size]
-        _check_shares(sizes, workload.micro_batch_size, gang, "the first round")
+        _check_shares(sizes, workload.micro_batch_size, gang, "round-1")
 
 
 def check_gang(study: Study, gang: int) -> None:

@@ -134,10 +134,8 @@ def _check_processes(campaign: Campaign, options: SessionOptions, dry_run: bool)
     if isinstance(campaign.workload, Workload):
         begins = not storage_exists(options.storage)  # with the first round; a later one may have other batch sizes
         check_declared_gang(campaign.workload, options.gang, campaign.rounds[0].space if begins else None)
-    in_workers = (
-        options.engine is None and options.launched is None and (options.workers is not None or options.gang > 1)
-    )
-    if in_workers and not dry_run:
+    here = options.engine is None and options.launched is None
+    if here and not dry_run and (options.workers is not None or options.gang > 1):
         check_workers(_machine(options, Path(), None))
 
 
