@@ -20,6 +20,7 @@ from tuner.storage.folder_files import was_written_here
 from tuner.training.alone import Alone
 from tuner.training.checkpoints import canonical_digest, export_weights, read_state, read_weights
 from tuner.training.fsdp_state import CUT, rows_of
+from tuner.training.logbook import Logbook
 from tuner.training.numerics import numerics
 from tuner.training.supervisor import Supervisor
 
@@ -248,6 +249,18 @@ def test_a_part_of_a_state_is_deleted_with_the_last_state_that_needs_it():
     assert _shards_without_state(record, 6, gone) == []
     assert _shards_without_state(record, 6, gone | {(7, kept("trunk", 6))}) == [kept("shard-1", 6)]
     assert _shards_without_state(record, 3, gone | {(7, kept("latest", 3))}) == [kept("shard-1", 3)]
+
+
+def test_a_state_that_is_kept_keeps_its_parts_where_one_process_goes_on():
+    """A trial in shards that was stopped at its end is completed without a gang, and its state is not written again."""
+    kept = tuple(Checkpoint(kind, 24, f"t/{kind}-000000024-1.pt", "0" * 64, 1) for kind in ("latest", "shard-1"))
+    nothing = SimpleNamespace(kept=[])
+    book = SimpleNamespace(
+        trainee=SimpleNamespace(step=24), checkpoints=kept, in_background=(), best=nothing, trunks=(),
+        folder=SimpleNamespace(write_state=pytest.fail), latest_value=lambda: None,
+    )  # fmt: skip
+    assert tuple(write() for write in Logbook.writes(book, {"step": 24})) == kept
+    assert Logbook.writes(book, None) == []
 
 
 def test_a_part_is_known_by_its_name():

@@ -290,7 +290,9 @@ class Logbook:
         if state is not None:
             write = partial(self.folder.write_state, "latest", step, state, self.latest_value())
             writes.append(write if latest is None else partial(_same, latest))
-        return writes + [partial(_same, one) for one in dict.fromkeys((*shards_of(state), *self.trunks))]
+        # A state that is kept needs its parts, whoever trains now: one process has none of its own.
+        parts = () if state is None else (*_shards_at(step, tuple(known.values())), *shards_of(state))
+        return writes + [partial(_same, one) for one in dict.fromkeys((*parts, *self.trunks))]
 
     def _write_best(self, kept: Kept, followed: bool) -> Checkpoint:
         return self.folder.write_weights(kept.step, self.frozen.parted(kept.weights), kept.value, followed)
