@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from support.gpu import ON_GPU
 from support.records import CURVES, rows
+from support.study_files import write_study
 
 pytestmark = ON_GPU
+BEST = "select trial_id, step, digest from checkpoint where kind = 'best' order by 1, 2"
 DIGITS = Path(__file__).parents[1] / "reference_studies" / "digits.py"
 ROUND = ("--round", "1", "--max-train-steps", "100", "--device", "cuda")
 
@@ -37,3 +39,17 @@ def test_round_1_of_digits_is_the_same_fused_and_unfused(tuner, tmp_path, monkey
     assert [told["self_check"] for told in json.loads(data).values()] == ["identical"]
     ((numerics,),) = rows(tmp_path / "together", "select distinct numerics from trial")
     assert json.loads(numerics)["device"] == torch.cuda.get_device_name()
+
+
+def test_two_ranks_that_share_a_gpu_have_the_bits_of_one_process(tuner, tmp_path, monkeypatch):
+    on_gpu = ("--workers-per-gpu", "2", "--device", "cuda", "--fuse", "off")
+    slices = [("batch_size = 8", "batch_size, slices = 8, 4")]
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        study = write_study(folder, trials=2, steps=40, replace=slices)
+        run = tuner("launch", study, "--gang", str(ranks), *on_gpu)
+        assert run.code == 0, run.err
+    assert rows(tmp_path / "2", CURVES) == rows(tmp_path / "1", CURVES)
+    assert rows(tmp_path / "2", BEST) == rows(tmp_path / "1", BEST)
