@@ -101,6 +101,23 @@ def test_a_rank_that_is_killed_is_replaced_with_its_whole_gang_and_the_attempt_i
 
 
 @slow
+@pytest.mark.parametrize(("end", "words"), [
+    ("sys.exit(3)", "rank 1 of its gang ended with code 3"),
+    ("os._exit(7)", "rank 1 of its gang ended with code 7"),
+    ("sys.exit(0)", "rank 1 of "),
+    ("os._exit(0)", "rank 1 of "),
+])  # fmt: skip
+def test_a_rank_that_ends_itself_is_named_with_its_exit_code(end, words, tmp_path, calm):
+    """Rank 0 notices it, too, and may say so first; the exit code says more."""
+    heard, hurt = Heard(), bench(tmp_path, rank=1, deed="import sys\n            " + ONCE.format(end))
+    hurt.run(1, gang=2, listener=heard)
+    assert hurt.rows() == calm
+    assert heard.started == [(0, 1), (0, 2), (1, 1)]
+    assert heard.ended[0][2].startswith(f"lost: {words}")
+    assert ".cc:" not in heard.ended[0][2]
+
+
+@slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_hangs_is_replaced_with_its_whole_gang(rank, tmp_path, calm):
     heard, hurt = Heard(), bench(tmp_path, rank=rank, deed=ONCE.format("os.kill(os.getpid(), 19)"))

@@ -66,6 +66,8 @@ def _followed(channel: Channel, given: TextIO) -> int:
     except KeyboardInterrupt:
         channel.send("stopped")
         return 0 if told else EXIT_CODE
+    except SystemExit as error:  # of user code; 0 would say that rank 0 has told it
+        return error.code if isinstance(error.code, int) and error.code else FAULT
     except TunerError as error:
         channel.send("fault", kind=family_of(error), name=type(error).__name__, text=str(error))
         return FAULT
