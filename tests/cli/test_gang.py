@@ -1,6 +1,7 @@
 """`--gang`: what it may not go together with; and ranks that were started together, as by torchrun."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -46,6 +47,7 @@ CASES = {
     "some batch size": (SEARCHED, ["--gang", 4], "the 6 slices of 2 examples of batch_size = 12 in round-1"),
     "a group": (SLICES, ["--gang", 2, "--fuse", 4], "--fuse 4 trains 4 trials in one process, and --gang 2 trains one"),
     "cores": ([(BATCH, "batch_size, slices = 8, 8")], ["--gang", 8], "this machine has 1 core, and more than 4 ranks"),
+    "gangs": (SLICES, ["--gang", 2, "--workers", 3], "6 ranks, this machine has 1 core, .* say --workers 2 at most"),
 }  # fmt: skip
 
 
@@ -55,8 +57,8 @@ def test_a_gang_that_cannot_be_is_one_clear_error_before_anything_is_written(cas
     monkeypatch.setattr("tuner.system.num_cores", lambda: 1)
     run = tuner("launch", write_study(tmp_path, replace=changes), *options)
     assert (run.code, run.err.count("error:")) == (2, 1), run.err
-    assert message in " ".join(run.err.split())
-    assert not rows_written(tmp_path)
+    assert re.search(message, " ".join(run.err.split()))
+    assert not (tmp_path / "runs").exists()
 
 
 def rows_written(folder):
@@ -77,9 +79,7 @@ def test_a_loop_of_ones_own_and_a_wrong_number_are_refused_by_every_command_that
     assert "--gang is a power of two" in run.err
 
 
-@pytest.mark.parametrize(
-    "command", [["best", "tiny"], ["replay", "tiny.py", "-t", "0"], ["plan", "tiny.py"], ["verify"]]
-)
+@pytest.mark.parametrize("command", [["best", "tiny"], ["replay", "tiny.py", "-t", "0"], ["check", "tiny"], ["verify"]])
 def test_commands_that_do_not_train_have_no_gang(command, tuner, tmp_path):
     run = tuner(*command, "--gang", 2)
     assert run.code == 2

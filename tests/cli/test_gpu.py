@@ -9,7 +9,7 @@ from support.records import CURVES, rows
 from support.study_files import write_study
 
 pytestmark = ON_GPU
-BEST = "select trial_id, step, digest from checkpoint where kind = 'best' order by 1, 2"
+BEST = "select path, digest from checkpoint_file where path like '%safetensors' order by 1"
 DIGITS = Path(__file__).parents[1] / "reference_studies" / "digits.py"
 ROUND = ("--round", "1", "--max-train-steps", "100", "--device", "cuda")
 

@@ -87,6 +87,7 @@ def test_every_word_of_the_program_has_a_row():
     assert set(attributes) <= known["attribute"]
     assert set(methods) - {"provenance", "num_examples"} <= known["method"]
     ours = {"study", "storage", "checkpoints", "fork_server", "time_limit", "quiet", "workers_per_gpu"}
+    ours |= {"torchrun", "ranks"}  # what a starter of processes says in the environment, and no option
     options = {f"--{one.name.replace('_', '-')}" for one in fields(TrainingOptions) if one.name not in ours}
     assert options <= known["option"] | {"--retry-failed"}
 

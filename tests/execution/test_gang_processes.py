@@ -251,6 +251,9 @@ def test_a_gang_shares_cores_with_a_word_and_not_beyond_four_ranks_on_each():
         check_cores(16, 2)
     with pytest.raises(InputError, match=r"this machine has 3 cores.*say --gang 8 at most"):
         check_cores(16, 3)
+    assert check_cores(2, 2, 2) == "4 ranks share 2 cores: a step takes longer than with fewer ranks"
+    with pytest.raises(InputError, match=r"--gang 2 --workers 100: 200 ranks, .* 2 cores.*say --workers 4 at most"):
+        check_cores(2, 2, 100)
 
 
 def devices(count, gang, num_gpus, device=None, shared=1):

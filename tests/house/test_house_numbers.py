@@ -32,7 +32,6 @@ STANDS_ALONE: dict[str, str] = {
     "tuner.testing": "tests of users import it, and nothing heavy with it",
     "tuner.delegated.command_sources": "`import tuner` declares a Command, and needs no search for files",
     "tuner.cli.importing": "the table of commands names it; `tuner import` starts in half the time of other commands",
-    "tuner.execution.gang_estimate": "measuring a transfer and a group for a dry run is no part of inspecting a study",
     "tuner.rounds.leaks": "what the launch of a stage compares besides the study is one step of it, with its own words",
     "tuner.training.adapter_export": "`tuner best` imports it by name: all else that it does needs no torch",
 }

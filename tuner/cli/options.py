@@ -143,7 +143,7 @@ Shard = Annotated[
     typer.Option(
         metavar="HOW",
         help="fsdp2: the processes of --gang each have a part of the model, which does not fit one of them. Results "
-        "are the same bits for the same number of processes alone, and the trials are marked with it.",
+        "are the same bits only with the same number of processes, and the trials are marked with it.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -152,7 +152,7 @@ Gang = Annotated[
     typer.Option(
         metavar="N",
         help="Train each trial in N processes together, its slices shared among them: a power of two. The results are "
-        "the same bits.",
+        "the same bits. --workers is then how many such gangs train.",
         rich_help_panel=MACHINE,
     ),
 ]

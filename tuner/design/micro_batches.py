@@ -80,15 +80,21 @@ def check_micro_batches(study: Study, micro: int | None) -> None:
         )
 
 
-def check_declared_gang(workload: Workload, gang: int) -> None:
+def check_declared_gang(workload: Workload, gang: int, space: SearchSpace | None = None) -> None:
     """Raise InputError where the ranks of a gang cannot share the slices that a class declares.
 
-    Where their number follows from the batch size, `check_gang` looks at each size of a study.
+    Where their number follows from the batch size, this looks at each size of `space`, and `check_gang` at those of a
+    study.
     """
-    if gang > 1 and workload.micro_batch_size is None and workload.slices in (None, 1):
+    if gang == 1:
+        return
+    if workload.micro_batch_size is None and workload.slices in (None, 1):
         raise InputError(_whole_batches(gang, type(workload).__name__))
     if workload.slices is not None and workload.slices % gang:
         raise InputError(_undivided(gang, workload.slices, f"{type(workload).__name__}.slices = {workload.slices}"))
+    if workload.slices is None and workload.micro_batch_size is not None and space is not None:
+        sizes = _sizes(tuple(space), space.fixed, "micro_batch_size") or [workload.batch_size]
+        _check_shares(sizes, workload.micro_batch_size, gang, "round-1")
 
 
 def check_gang(study: Study, gang: int) -> None:
@@ -102,10 +108,15 @@ def check_gang(study: Study, gang: int) -> None:
             raise InputError(_undivided(gang, study.slices, f"the {study.slices} slices of {study.name}"))
         return
     sizes = _sizes(study.hyperparameters, study.fixed, "micro_batch_size") or [study.batch_size]
+    _check_shares(sizes, study.slice_size, gang, study.name)
+
+
+def _check_shares(sizes: Iterable[int], slice_size: int, gang: int, named: str) -> None:
     for batch_size in sizes:
-        slices = study.slices_of(Point.of({"batch_size": batch_size}))
+        slices = batch_size // slice_size
         if slices % gang:
-            where = f"the {slices} slices of {study.slice_size} examples of batch_size = {batch_size} in {study.name}"
+            count = f"{slices} slice{'s' * (slices > 1)}"
+            where = f"the {count} of {slice_size} examples of batch_size = {batch_size} in {named}"
             raise InputError(_undivided(gang, slices, where))
 
 

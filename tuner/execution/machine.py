@@ -143,16 +143,26 @@ def check_shard(shard: str, gang: int, fuse: Fuse = "off") -> None:
         )
 
 
-def check_cores(gang: int, num_cores: int) -> str:
-    """What to tell of ranks that share cores; "" where each has its own. Raises InputError where far too many do."""
-    if gang > num_cores * RANKS_PER_CORE:
-        largest = 1 << (num_cores * RANKS_PER_CORE).bit_length() - 1
+def check_cores(gang: int, num_cores: int, gangs: int = 1) -> str:
+    """What to tell of ranks that share cores; "" where each has its own. Raises InputError where far too many do.
+
+    gangs: of so many ranks each, that train at the same time.
+    """
+    most, ranks = num_cores * RANKS_PER_CORE, gang * gangs
+    if most >= gang and ranks > most:
+        raise InputError(
+            f"--gang {gang} --workers {gangs}: {ranks} ranks, this machine has {num_cores} "
+            f"core{'s' * (num_cores > 1)}, and more than {RANKS_PER_CORE} ranks on a core only wait for one another: "
+            f"say --workers {most // gang} at most"
+        )
+    if gang > most:
+        largest = 1 << most.bit_length() - 1
         raise InputError(
             f"--gang {gang}: this machine has {num_cores} core{'s' * (num_cores > 1)}, and more than {RANKS_PER_CORE} "
             f"ranks on a core only wait for one another: say --gang {largest} at most"
         )
-    if gang > num_cores:
-        return f"{gang} ranks share {num_cores} core{'s' * (num_cores > 1)}: a step takes longer than with fewer ranks"
+    if ranks > num_cores:
+        return f"{ranks} ranks share {num_cores} core{'s' * (num_cores > 1)}: a step takes longer than with fewer ranks"
     return ""
 
 

@@ -151,7 +151,7 @@ def check_workers(machine: Machine) -> None:
     system.refuse_workers()
     worker_devices(machine, machine.worker_count or 1, torch.cuda.device_count())
     if machine.gang > 1 and (machine.device == "cpu" or not torch.cuda.is_available()):
-        words = check_cores(machine.gang, system.num_cores())
+        words = check_cores(machine.gang, system.num_cores(), machine.worker_count or 1)
         if words:
             _log.warning("%s", words)
 

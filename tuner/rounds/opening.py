@@ -95,11 +95,8 @@ def opened_session(
     campaign: Campaign = stage.campaign
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile, options.gang, options.shard)
-    check_ranks(options.gang, options.fuse)
     options = replace(options, shard=options.shard or campaign.shard)
-    check_shard(options.shard, options.gang, options.fuse)
-    if isinstance(campaign.workload, Workload):
-        check_declared_gang(campaign.workload, options.gang)
+    _check_processes(campaign, options, dry_run)
     _check_inexact(campaign, options)
     check_needs(options.engine, options.cpus, options.gpus, options.device, options.workers_per_gpu)
     engine = engine_of(campaign.workload)
@@ -128,6 +125,18 @@ def opened_session(
                 assumed_steps=likely_inherited(stage),
                 at_work=presence.begin,
             )
+
+
+def _check_processes(campaign: Campaign, options: SessionOptions, dry_run: bool) -> None:
+    """Raise InputError for processes that cannot train the campaign, or not here, before a storage is made."""
+    check_ranks(options.gang, options.fuse)
+    check_shard(options.shard, options.gang, options.fuse)
+    if isinstance(campaign.workload, Workload):
+        begins = not storage_exists(options.storage)  # with the first round; a later one may have other batch sizes
+        check_declared_gang(campaign.workload, options.gang, campaign.rounds[0].space if begins else None)
+    here = options.engine is None and options.launched is None
+    if here and not dry_run and (options.workers is not None or options.gang > 1):
+        check_workers(_machine(options, Path(), None))
 
 
 def _check_inexact(campaign: Campaign, options: SessionOptions) -> None:
@@ -199,8 +208,6 @@ def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backen
     if options.workers is None and options.gang == 1:
         yield InProcess()
         return
-    if options.launched is None:
-        check_workers(loaded.machine)
     url = complete_url(options.storage or default_url())
     with closing(Workers(url, options.fork_server, options.launched)) as workers:
         yield workers
