@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from support.bench import Bench, Heard
 
 from tuner.errors import InputError, Interrupted, Paused, TunerError
+from tuner.execution.channel import END
 from tuner.execution.gang_store import GangStore
 from tuner.execution.machine import Machine, check_cores, check_ranks, machine_from, worker_devices
 from tuner.execution.remote_job import Setup, setup_from
@@ -316,3 +319,29 @@ def test_what_was_started_together_is_one_worker_of_so_many_ranks():
     assert [here.device(None, 2), here.device(None, 0), here.device("cuda:0", 1)] == ["cuda:1", None, "cuda:0"]
     with pytest.raises(TunerError, match="process 2 of this machine, which has 1 GPU: start 1"):
         here.device(None, 1)
+
+
+LATE = """
+import gc, os, signal, sys
+from tuner.execution import {module} as process
+from tuner.signals import SHUTDOWN, silent
+
+def ended(*given):
+    SHUTDOWN.listen(silent, alone=False)
+    return 0
+
+process._followed = process._work = ended
+process.setup_from = process.setup_from if "{module}" == "gang_process" else lambda data: None
+gc.freeze = lambda: os.kill(os.getpid(), signal.SIGTERM)
+process.main()
+"""
+
+
+@slow
+@pytest.mark.parametrize("module", ["gang_process", "worker_process"])
+def test_a_signal_to_a_process_that_has_done_its_work_is_no_traceback(module):
+    command = [sys.executable, "-c", LATE.format(module=module)]
+    done = subprocess.run(
+        command, input="{}\n" + json.dumps(END) + "\n", capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -185,8 +185,8 @@ class Ganged(Alone):
             run = self.made(trial)
             run.note_initial()
             run.say_initial(said)
-        for what in said.same:
-            others = said.differing(what)
+        for what in (what for what, mine in said.same.items() if mine):
+            others = [rank for rank in said.differing(what) if said.of_all[rank].same.get(what)]  # "": the step reports
             if others:
                 raise StudyChanged(
                     f"rank 0 and {ranks_in_words(others)} of the gang differ in {what}, in trial {trial.number} of "
