@@ -127,7 +127,7 @@ def test_the_first_trial_of_each_optimizer_is_tried(tmp_path, monkeypatch):
     """A gradient that suits one optimizer need not suit another."""
     tried = []
     monkeypatch.setattr(
-        "tuner.training.inspection.check_workload", lambda setting, trial: tried.append(trial.point["optimizer"])
+        "tuner.training.inspection.check_workload", lambda setting, trial, gang: tried.append(trial.point["optimizer"])
     )
     here, nothing = loaded(Tiny(), tmp_path), SimpleNamespace(campaigns=list)
     session = SimpleNamespace(name="w", loaded=here, ledger=nothing, campaign=SimpleNamespace(workload=here.workload))

@@ -96,6 +96,17 @@ def test_replay_notices_a_curve_that_is_not_reproduced(tuner, launched, tmp_path
     assert tuner("replay", tmp_path / "tiny.py", "--trial", 0).code == 3
 
 
+@pytest.mark.parametrize(("kept", "words"), [(20, "the same bits as recorded"), (0, "nothing is recorded of it yet")])
+def test_the_steps_that_an_unfinished_trial_has_not_reached_are_no_difference(kept, words, tuner, launched, tmp_path):
+    with sqlite3.connect(tmp_path / "runs" / "tuner.sqlite") as connection:
+        connection.execute("delete from measurement where trial_id = 1 and step > ?", (kept,))
+        connection.execute("update trial set state = 'waiting', finished = null where id = 1")
+    connection.close()
+    replay = tuner("replay", tmp_path / "tiny.py", "--trial", 0)
+    assert (replay.code, "0 differ" in replay.out) == (0, True), replay.err
+    assert words in replay.err
+
+
 def test_the_winners_weights_are_exported_and_load_into_the_model(tuner, launched, tmp_path):
     from safetensors.torch import load_file
 

@@ -16,7 +16,7 @@ from tuner.training.tree_sum import tree_sum
 PAGE = (Path(__file__).parents[2] / "docs/how-to/gangs.md").read_text(encoding="utf-8")
 
 
-def blocks(language=""):
+def blocks(language="text"):
     found = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     return [source for its, source in found if its == language]
 

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from support.bench import Bench, Heard
 
 from tuner.errors import InputError, Interrupted, Paused, TunerError
+from tuner.execution.channel import END
 from tuner.execution.gang_store import GangStore
 from tuner.execution.machine import Machine, check_cores, check_ranks, machine_from, worker_devices
 from tuner.execution.remote_job import Setup, setup_from
@@ -98,6 +101,23 @@ def test_a_rank_that_is_killed_is_replaced_with_its_whole_gang_and_the_attempt_i
     assert heard.ended[0][2].startswith(f"lost: rank {rank} of its gang was killed by signal 9")
     pids = {path.name for path in tmp_path.glob("rank-*")}
     assert len(pids) == 2
+
+
+@slow
+@pytest.mark.parametrize(("end", "words"), [
+    ("sys.exit(3)", "rank 1 of its gang ended with code 3"),
+    ("os._exit(7)", "rank 1 of its gang ended with code 7"),
+    ("sys.exit(0)", "rank 1 of "),
+    ("os._exit(0)", "rank 1 of "),
+])  # fmt: skip
+def test_a_rank_that_ends_itself_is_named_with_its_exit_code(end, words, tmp_path, calm):
+    """Rank 0 notices it, too, and may say so first; the exit code says more."""
+    heard, hurt = Heard(), bench(tmp_path, rank=1, deed="import sys\n            " + ONCE.format(end))
+    hurt.run(1, gang=2, listener=heard)
+    assert hurt.rows() == calm
+    assert heard.started == [(0, 1), (0, 2), (1, 1)]
+    assert heard.ended[0][2].startswith(f"lost: {words}")
+    assert ".cc:" not in heard.ended[0][2]
 
 
 @slow
@@ -299,3 +319,29 @@ def test_what_was_started_together_is_one_worker_of_so_many_ranks():
     assert [here.device(None, 2), here.device(None, 0), here.device("cuda:0", 1)] == ["cuda:1", None, "cuda:0"]
     with pytest.raises(TunerError, match="process 2 of this machine, which has 1 GPU: start 1"):
         here.device(None, 1)
+
+
+LATE = """
+import gc, os, signal, sys
+from tuner.execution import {module} as process
+from tuner.signals import SHUTDOWN, silent
+
+def ended(*given):
+    SHUTDOWN.listen(silent, alone=False)
+    return 0
+
+process._followed = process._work = ended
+process.setup_from = process.setup_from if "{module}" == "gang_process" else lambda data: None
+gc.freeze = lambda: os.kill(os.getpid(), signal.SIGTERM)
+process.main()
+"""
+
+
+@slow
+@pytest.mark.parametrize("module", ["gang_process", "worker_process"])
+def test_a_signal_to_a_process_that_has_done_its_work_is_no_traceback(module):
+    command = [sys.executable, "-c", LATE.format(module=module)]
+    done = subprocess.run(
+        command, input="{}\n" + json.dumps(END) + "\n", capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert (done.returncode, done.stderr) == (0, "")

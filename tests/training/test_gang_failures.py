@@ -108,6 +108,17 @@ def test_an_error_on_one_rank_is_the_end_of_the_trial_with_its_reason(where, ran
     assert [one.code for one in ended] == [0, 0], [one.text for one in ended]
 
 
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("where", [pytest.param("augment", marks=pytest.mark.slow), "loss"])
+def test_an_error_that_one_rank_always_has_is_no_other_first_loss_but_the_end_of_the_trial(where, rank, tmp_path):
+    bench = bench_of(tmp_path, Broken(where, on_rank(rank, 1, raising(KeyError("gone")))))
+    ended = bench.run(2)
+    (record,) = bench.records()
+    assert record.state is State.FAILED, [one.text for one in ended]
+    assert record.reason.startswith("on rank 1: KeyError: " if rank else "KeyError: ")
+    assert [one.code for one in ended] == [0, 0], [one.text for one in ended]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(

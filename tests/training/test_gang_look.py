@@ -165,3 +165,19 @@ def test_a_checksum_sees_a_bit_of_any_tensor():
             tensor.copy_(before)
         assert state_checksum(run) == found[0]
     assert len(set(found)) == len(found)
+
+
+def test_the_checksum_sees_averages_and_the_scale_of_the_loss():
+    study = tiny_study(batch_size=16, slices=4, precision="fp16", ema_steps=5)
+    run = TrialRun(setting_for(study, None), planned_trials(study)[0])
+    run.advance(2)
+    found = [state_checksum(run)]
+    run.averages.values[0].view(-1).view(torch.uint8)[0] ^= 1
+    found.append(state_checksum(run))
+    run.scale.value *= 2
+    found.append(state_checksum(run))
+    run.scale.good += 1
+    found.append(state_checksum(run))
+    run.scale.skipped_since += 1  # since an evaluation, which only rank 0 reads
+    assert state_checksum(run) == found[-1]
+    assert len(set(found)) == 4

@@ -196,7 +196,7 @@ def replay(options: ReplayOptions) -> Exit:
         )  # fmt: skip
     print(f"trial {trial}: {outcome.values} values compared, {outcome.different} differ", flush=True)
     if not outcome.different:
-        say("the same bits as recorded")
+        say("the same bits as recorded" if outcome.values else "nothing is recorded of it yet, so nothing is compared")
         return Exit.FINE
     say(f"first difference: {outcome.first_difference}")
     nothing = "code, arguments, data and Numerics are as recorded, so the training itself does not repeat its bits"

@@ -26,7 +26,7 @@ from tuner.execution.remote_job import Setup, StudyTask, expect, setup_from
 from tuner.execution.worker_process import own_input
 from tuner.logs import escape_logs
 from tuner.shown import shown_lines
-from tuner.signals import EXIT_CODE, HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, silent
+from tuner.signals import EXIT_CODE, HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, ignore_signals, silent
 from tuner.storage.codec import study_from, trial_from
 from tuner.training.gang import Spot, spot_from
 from tuner.training.gang_follower import follow
@@ -44,6 +44,7 @@ def main() -> None:
     os.dup2(2, 1)  # what user code prints must not get between our messages
     system.after_fork_in_child(SHUTDOWN.forget)
     code = _followed(channel, given)
+    ignore_signals()
     gc.freeze()  # as in the command: nothing is searched for cycles at the end
     sys.exit(code)
 
@@ -64,8 +65,11 @@ def _followed(channel: Channel, given: TextIO) -> int:
                 mate.follow()
                 told = True
     except KeyboardInterrupt:
+        ignore_signals()  # a later one, or a late STOP, would be a traceback of a process that ends anyway
         channel.send("stopped")
         return 0 if told else EXIT_CODE
+    except SystemExit as error:  # of user code; 0 would say that rank 0 has told it
+        return error.code if isinstance(error.code, int) and error.code else FAULT
     except TunerError as error:
         channel.send("fault", kind=family_of(error), name=type(error).__name__, text=str(error))
         return FAULT

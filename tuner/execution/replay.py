@@ -108,7 +108,8 @@ def _compared(ledger: Ledger, row: StudyRow, record: TrialRecord, again: Sequenc
     stored = ledger.measurements(row.study_id)
     columns = zip(stored.trial_numbers, stored.steps, stored.metrics, stored.values, strict=True)
     recorded = {(step, metric): value for trial, step, metric, value in columns if trial == record.number}
-    fresh = {(m.step, m.metric): m.value for m in again}
+    until = max((step for step, _ in recorded), default=0)  # an unfinished trial has no curve beyond it
+    fresh = {(m.step, m.metric): m.value for m in again if record.state.finished or m.step <= until}
     different = [
         f"{metric} at step {step}: recorded {recorded.get((step, metric))}, now {fresh.get((step, metric))}"
         for step, metric in sorted(recorded.keys() | fresh.keys())

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -56,7 +56,7 @@ class WorkerHandle:
         self.spot: Spot | None = None
         self._store: GangStore | None = None
         self._mates: list[_Pipes] = []
-        self.said = ""  # why it ended, as far as it has said it itself
+        self.said: dict[int, str] = {}  # why it ended, as far as a rank has said it itself
         self._ended: RankLost | None = None  # the rank that ended first
         self._start()
 
@@ -68,7 +68,7 @@ class WorkerHandle:
             self.spot = launched.started(self.setup)
         self._lead = _Pipes(_started(WORKER, self.setup, self.fork_server))
         self.ready, self.moved, self._ended = False, time.monotonic(), None
-        self.said = ""
+        self.said = {}
         self._lead.send(self._setup_of(self.spot).as_json())
         self._mates = []
         for rank, device in enumerate(self.ranks.devices, 1):
@@ -116,8 +116,8 @@ class WorkerHandle:
         for message in self._lead.messages():
             self.moved = time.monotonic()
             yield message
-        for mate in self._mates:
-            yield from (message for message in mate.messages() if message["is"] == "fault")
+        for rank, mate in enumerate(self._mates, 1):
+            yield from (message | {"rank": rank} for message in mate.messages() if message["is"] == "fault")
 
     def has_ended(self) -> bool:
         """Whether its process has ended, or one of its gang has that was not told to; the others are ended then."""
@@ -125,26 +125,33 @@ class WorkerHandle:
             self._ended = self.ranks.launched.lost()
         if self._ended is None and self._some_ended():
             end = time.monotonic() + MISSED_SECONDS
-            while self._mates and self._by_signal() is None and time.monotonic() < end:
+            while self._mates and self._unexplained() is None and time.monotonic() < end:
                 time.sleep(0.01)
-            self._ended = self._by_signal() or self._first_end()
+            self._ended = self._by_signal() or self._unexplained() or self._first_end()
         if self._ended is not None:
             self.kill()
         return self._ended is not None
 
     def _some_ended(self) -> bool:
-        return self.process.poll() is not None or any(mate.process.poll() for mate in self._mates)
+        codes = [mate.process.poll() for mate in self._mates]
+        early = not self.ready and 0 in codes  # nobody has told it to end yet
+        return self.process.poll() is not None or early or any(codes)
 
     def _by_signal(self) -> RankLost | None:
         """The rank that a signal has ended."""
+        return self._found(_is_signal)
+
+    def _unexplained(self) -> RankLost | None:
+        """The rank whose process ended as none ends by itself; the errors of the others follow from that."""
+        return self._found(_is_unexplained)
+
+    def _found(self, kind: Callable[[int], bool]) -> RankLost | None:
         codes = ((rank, one.process.poll()) for rank, one in enumerate(self._all))
-        ended = ((rank, code) for rank, code in codes if code is not None and _is_signal(code))
-        return next((self._lost(rank, code) for rank, code in ended), None)
+        return next((self._lost(rank, code) for rank, code in codes if code is not None and kind(code)), None)
 
     def _first_end(self) -> RankLost:
-        """The rank that ended with an error, or else the first one."""
-        codes = [one.process.poll() for one in self._all]
-        return next((self._lost(rank, code) for rank, code in enumerate(codes) if code), self._lost(0, codes[0] or 0))
+        """The rank that ended with an error, or else the first one that ended."""
+        return self._found(bool) or self._found(lambda code: True) or self._lost(0, 0)
 
     def _lost(self, rank: int, code: int) -> RankLost:
         who = f"rank {rank} of its gang" if self.setup.machine.gang > 1 else "its worker"
@@ -154,7 +161,8 @@ class WorkerHandle:
     def lost(self) -> RankLost:
         """How it ended, or the rank that the others were ended for."""
         found = self._lost(0, self.process.returncode or 0) if self._ended is None else self._ended
-        return replace(found, words=self.said) if self.said and not _is_signal(found.code) else found
+        said = self.said.get(0) or self.said.get(found.rank)
+        return replace(found, words=said) if said and not _is_unexplained(found.code) else found
 
     @property
     def may_restart(self) -> bool:
@@ -276,6 +284,11 @@ class _Pipes:
 
 def _is_signal(code: int) -> bool:
     return code < 0 or _asked_for(code)
+
+
+def _is_unexplained(code: int) -> bool:
+    """Whether it is neither 0 nor 1, which processes of ours end with after they have said why."""
+    return code not in (0, 1)
 
 
 def _asked_for(code: int | None) -> bool:

@@ -23,7 +23,7 @@ from tuner.execution.remote_job import Setup, StudyTask, job_of, setup_from
 from tuner.logs import escape_logs
 from tuner.records import Claim, TrialUpdate
 from tuner.shown import shown_lines
-from tuner.signals import HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, silent
+from tuner.signals import HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, ignore_signals, silent
 from tuner.storage.store import open_ledger
 
 ALIVE_SECONDS = 1.0
@@ -46,12 +46,14 @@ def main() -> None:
         threading.Thread(target=_read_tasks, args=(given, tasks), daemon=True).start()
         _work(setup_from(json.loads(line)), tasks, channel)
     except (Interrupted, KeyboardInterrupt):
+        ignore_signals()  # a later one, or a late STOP, would be a traceback of a process that ends anyway
         channel.send("stopped")
     except TunerError as error:
         channel.send("fault", kind=family_of(error), name=type(error).__name__, text=str(error))
     except Exception as error:  # text and never the object: it may not survive the journey
         sys.stderr.write(shown_lines(traceback.format_exc(), ""))
         channel.send("fault", kind="fault", text=f"{type(error).__name__}: {error}")
+    ignore_signals()
     gc.freeze()  # as in the command: nothing is searched for cycles at the end
 
 

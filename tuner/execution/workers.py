@@ -326,7 +326,7 @@ class Coordinator:
             return
         if kind != "device":
             raise error_of(kind, message.get("name", ""), text)
-        worker.said = text
+        worker.said[message.get("rank", 0)] = text
 
     def _claim(self, message: Message) -> Claim:
         record = self.ledger.trial(self.row.study_id, message["trial"])

@@ -12,6 +12,7 @@ others are in, or come to next, with FAILED.
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -32,6 +33,7 @@ from tuner.failpoints import failpoint
 PIECE = 1 << 28  # bytes of a large payload that are sent at a time
 HEAD = 8  # bytes of what a rank says in a control exchange that hold its flag
 LOOK_SECONDS = 1.0  # between two looks at what others may have left in the store
+_GLOOS_PLACE = re.compile(r"\[[^]]*\.(cc|cpp|h):\d+\] *")  # in its source: nothing for the user
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between two looks at what is waited for
 MEETING_SECONDS = 10.0  # within which all ranks notice that they lost the same one, also on a busy machine
 
@@ -207,7 +209,7 @@ class Gang:
         try:
             yield
         except (dist.DistError, RuntimeError) as error:
-            said = str(error).partition("\n")[0][:200]
+            said = _GLOOS_PLACE.sub("", str(error).partition("\n")[0]).partition(". ")[0][:200]
             raise GangLost(f"{self._missing()} ({said})") from error
 
     def _missing(self) -> str:

@@ -30,6 +30,7 @@ from tuner.training.evaluation import Tally, check_going_on, checked_metrics, su
 from tuner.training.extra_state import extra_state_of, set_extra_state
 from tuner.training.gang import Gang, MateFailed
 from tuner.training.host_generators import HOST
+from tuner.training.loss_scale import unchanged_by_half
 from tuner.training.precision import computing
 from tuner.training.randomness import cuda_generator
 from tuner.training.split_metrics import ON_DEVICE
@@ -273,7 +274,8 @@ def part_of_evaluation(run: TrialRun, gang: Gang) -> bytes:
     setup, parts, before = run.setup, [], 0
     size, world = setup.evaluation_batch_size, gang.world
     run.seed_evaluation()
-    with _left_together(gang, setup.stop) as stop, run.shown(), computing(run.rule.precision, setup.device):
+    left, shown = _left_together(gang, setup.stop), run.shown()
+    with left as stop, shown, unchanged_by_half(run.model), computing(run.rule.precision, setup.device):
         for split in (setup.data.training_sample, setup.data.validation):
             rank = (gang.rank - before) % world  # batches are dealt out on from split to split
             part = mine(setup.workload, run.model, split, batch_size=size, rank=rank, world=world, stop=stop)

@@ -20,6 +20,7 @@ from tuner.training.gang import Flag, Gang
 from tuner.training.gang_command import Said, failed_with
 from tuner.training.gang_evaluation import part_of_evaluation, whole_evaluation
 from tuner.training.gang_run import GangRun
+from tuner.training.loss_scale import Untouched
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
 
@@ -38,6 +39,7 @@ class Follower:
     def __init__(self, setup: TrainingSetup, gang: Gang, stop: Stop, decode: Decode) -> None:
         self.setup, self.gang, self.stop, self.decode = setup, gang, stop, decode
         self._run: GangRun | None = None
+        self._before: Untouched | None = None  # what the model was before it was evaluated
         self._surroundings = ExitStack()
         self._inside = False
         self.commands: dict[str, Command] = {
@@ -46,6 +48,7 @@ class Follower:
             "advance": self.advance,
             "evaluate": self.evaluate,
             "evaluate all": self.evaluate_all,
+            "evaluated in vain": self.evaluated_in_vain,
             "compare": self.compare,
             "rest": self.rest,
         }
@@ -62,7 +65,7 @@ class Follower:
 
     def begin(self, heard: Mapping[str, Any], said: Said) -> None:
         trial = self.decode(heard["trial"])
-        self._run = None  # first: there may be no memory for two
+        self._run = self._before = None  # first: there may be no memory for two
         self._enter()
         settle_determinism(self.setup, trial)
         self._run = run = self.made(trial)
@@ -85,6 +88,7 @@ class Follower:
         self.run.say_state(said)
 
     def advance(self, heard: Mapping[str, Any], said: Said) -> None:
+        self._before = None
         self.run.advance_together(heard["until"], lambda: Flag.STOP if self.stop() else Flag.GO)
         self.forget()
 
@@ -99,7 +103,13 @@ class Follower:
 
     def evaluate_all(self, heard: Mapping[str, Any], said: Said) -> None:
         self.run.say_state(said)
+        self._before = Untouched(self.run.model, parameters=False)
         whole_evaluation(self.run, self.gang)
+
+    def evaluated_in_vain(self, heard: Mapping[str, Any], said: Said) -> None:
+        """Another rank was stopped within the last evaluation, so it is made again."""
+        if self._before is not None:
+            self._before.put_back()
 
     def compare(self, heard: Mapping[str, Any], said: Said) -> None:
         self.run.say_state(said)
@@ -109,7 +119,7 @@ class Follower:
 
     def close(self) -> None:
         """Leave the surroundings of a trial, and let it go."""
-        self._run, self._inside = None, False
+        self._run, self._before, self._inside = None, None, False
         self._surroundings.close()
 
 

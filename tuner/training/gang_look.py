@@ -44,15 +44,20 @@ def changed_by_loss(run: TrialRun, model: torch.nn.Module) -> list[str]:
 
 
 def state_checksum(run: TrialRun) -> int:
-    """A checksum of parameters, buffers and the state of the optimizer: 32 bits, read back from the device once.
+    """A checksum of what an update changes: 32 bits, read back from the device once.
+
+    That is parameters, buffers and the state of the optimizer, averages of the weights, and the scale of the loss.
 
     Of each tensor the sum of its bytes, as int32 where that goes, in int64: the same whatever the order of the sum.
     """
     named = {f"model.{name}": one for name, one in [*run.model.named_parameters(), *run.model.named_buffers()]}
     for number, kept in run.optimizer.state_dict()["state"].items():
         named |= {f"{number}.{name}": one for name, one in kept.items() if isinstance(one, torch.Tensor)}
+    if run.averages is not None:
+        named |= {f"average.{name}": one for name, one in run.averages.state().items()}
+    scale = None if run.scale is None else (run.scale.value, run.scale.good, run.scale.skipped)
     sums = _sums(one.detach() for one in named.values())
-    return zlib.crc32(repr([run.step, *zip(named, sums, strict=True)]).encode())
+    return zlib.crc32(repr([run.step, scale, *zip(named, sums, strict=True)]).encode())
 
 
 def _is_same(one: torch.Tensor, other: torch.Tensor | None) -> bool:

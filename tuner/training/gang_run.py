@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuner.design.trial import Trial
-from tuner.errors import DeviceLost, GangLost, StudyChanged, TunerError
+from tuner.errors import DeviceLost, GangLost, Interrupted, StudyChanged, TunerError
 from tuner.records import Claim, Promises, Recorder, TrialUpdate
 from tuner.training.alone import Alone
 from tuner.training.checkpoints import write_state_to
@@ -24,6 +24,7 @@ from tuner.training.gang_command import Said, command
 from tuner.training.gang_evaluation import Sharing, joined_evaluation, part_of_evaluation, whole_evaluation
 from tuner.training.gang_look import state_checksum
 from tuner.training.gang_sums import payload_of
+from tuner.training.loss_scale import Untouched
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 from tuner.training.trial_run import TrialRun
@@ -127,9 +128,15 @@ class LeadRun(GangRun):
                 return found
         if self.sharing is Sharing.LEAD:
             return super().evaluated(stop)  # the others wait for the next command, for any length of time
-        with command(self.gang, "evaluate all") as said:
-            self.say_state(said)
-            found = whole_evaluation(self, self.gang)
+        before = Untouched(self.model, parameters=False)
+        try:
+            with command(self.gang, "evaluate all") as said:
+                self.say_state(said)
+                found = whole_evaluation(self, self.gang)
+        except Interrupted:  # of some ranks: others may have come to the end, and changed what metrics change
+            with command(self.gang, "evaluated in vain"):
+                before.put_back()
+            raise
         self._check_alike(said)
         self._agreed_at = -1  # on what the metrics have changed
         return found
@@ -178,8 +185,8 @@ class Ganged(Alone):
             run = self.made(trial)
             run.note_initial()
             run.say_initial(said)
-        for what in said.same:
-            others = said.differing(what)
+        for what in (what for what, mine in said.same.items() if mine):
+            others = [rank for rank in said.differing(what) if said.of_all[rank].same.get(what)]  # "": the step reports
             if others:
                 raise StudyChanged(
                     f"rank 0 and {ranks_in_words(others)} of the gang differ in {what}, in trial {trial.number} of "

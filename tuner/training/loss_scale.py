@@ -8,7 +8,8 @@ the same random numbers. So a skipped update is no step: rates and batches stay 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ START = 2.0**16
 GROWTH_AFTER = 2_000  # updates in a row; then the scale is doubled
 MOST_SKIPPED = 20  # in a row; where the next one would be skipped too, a trial has diverged
 _LARGEST = 2.0**127
+_LARGE = 16 * 2**20  # bytes of a buffer
 
 
 class LossScale:
@@ -97,22 +99,23 @@ def _real(gradient: torch.Tensor) -> torch.Tensor:
 
 
 class Untouched:
-    """What a loss may write into, as it is before a pass, so that a skipped update leaves it as it was.
+    """What user code may write into, as it is before a pass: what is not finished leaves it as it was.
 
     These are buffers and extra state, and parameters: a teacher that follows the student, weights that are clipped.
-    Parameters are copied only where something writes into them; or at once where they have to stay in their place.
+    Parameters are copied only where something writes into them; or at once where they have to stay in their place;
+    or not at all. Then large buffers are copied like that, too: an evaluation seldom writes into them.
     """
 
-    def __init__(self, model: torch.nn.Module, *, in_place: bool = False) -> None:
+    def __init__(self, model: torch.nn.Module, *, in_place: bool = False, parameters: bool = True) -> None:
         self._model = model
         self._buffers = [
-            (module, name, buffer, None if buffer is None else buffer.clone())
+            (module, name, buffer, None if buffer is None else _copied(buffer, whole=parameters))
             for module in model.modules()
             for name, buffer in module._buffers.items()
         ]
         self._extra = {name: one.clone() for name, one in extra_state_of(model).items()}
         keep = torch.Tensor.clone if in_place else kept_as_it_is
-        self._parameters = [(one, keep(one.detach())) for one in model.parameters()]
+        self._parameters = [(one, keep(one.detach())) for one in model.parameters()] if parameters else []
 
     def put_back(self) -> None:
         """As it was."""
@@ -127,3 +130,18 @@ class Untouched:
         if self._extra:
             device = next((one.device for one in self._model.parameters()), torch.device("cpu"))
             set_extra_state(self._model, self._extra, device)
+
+
+def _copied(buffer: torch.Tensor, *, whole: bool) -> torch.Tensor:
+    return buffer.clone() if whole or buffer.nbytes <= _LARGE else kept_as_it_is(buffer)
+
+
+@contextmanager
+def unchanged_by_half(model: torch.nn.Module) -> Iterator[None]:
+    """An evaluation within the block that does not reach its end leaves the model as it was: it is made again."""
+    before = Untouched(model, parameters=False)
+    try:
+        yield
+    except BaseException:
+        before.put_back()
+        raise

@@ -35,7 +35,7 @@ from tuner.training.fsdp_state import whole_state_of
 from tuner.training.gang import Gang
 from tuner.training.groups import TrainedGroup, as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
-from tuner.training.loss_scale import LossScale
+from tuner.training.loss_scale import LossScale, unchanged_by_half
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer
@@ -258,7 +258,7 @@ class TrialRun:
         self.seed_evaluation()
         measured: Measured = {}
         tallies = []
-        with self.shown():
+        with self.shown(), unchanged_by_half(self.model):
             for split in (setup.data.training_sample, setup.data.validation):
                 size = setup.evaluation_batch_size
                 with computing(self.rule.precision, setup.device):
