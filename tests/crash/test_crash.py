@@ -18,6 +18,7 @@ def test_a_kill_at_the_first_the_last_and_every_fourth_pass_of_failpoints_change
     assert found["kills"] >= 60
 
 
+@pytest.mark.slow
 def test_kills_while_a_thread_saves_beside_the_training_change_nothing(loop):
     assert loop("aside", 12, 1)["wrong"] == []
 

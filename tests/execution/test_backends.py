@@ -114,7 +114,8 @@ def test_a_machine_is_the_same_after_it_was_sent(tmp_path):
     every = Machine(
         tmp_path, "cuda:1", 3, "auto", "fast", allow_inexact=True, quota=Quota(10, 2),
         lease=Lease(5.0, renewed_here=False), commit_seconds=1.5, worker_count=None, workers_per_gpu=4,
-        stall_seconds=9.0, other_numerics="refuse", claims_until=time.monotonic() + 1e4,
+        stall_seconds=9.0, other_numerics="refuse", claims_until=time.monotonic() + 1e4, gang=2,
+        shard="fsdp2",
     )  # fmt: skip
     for machine in (Machine(tmp_path), every):
         there = machine_from(json.loads(json.dumps(machine.as_json())))

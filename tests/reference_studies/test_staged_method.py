@@ -112,6 +112,7 @@ def errors(result, seeds, number):
     return torch.tensor([float(curve[best["best_step"]]) for curve in curves])
 
 
+@pytest.mark.slow
 def test_where_pretraining_must_help_it_is_better_in_18_of_20_problems():
     result = finished(*stages(SEEDS))
     staged, scratch = errors(result, SEEDS, 1), errors(result, SEEDS, 2)

@@ -624,7 +624,7 @@ def test_a_searched_precision_is_tried_and_priced_each(tmp_path):
     asked = Asked(price=True)
     found = inspected(setting, trials, asked)
     assert {name for name, _ in found.price.precisions} == {"bf16", "fp16"}
-    assert {each[-1] for each in asked.known if each[0] == "update"} == {"float32", "bf16", "fp16"}
+    assert {each[-2] for each in asked.known if each[0] == "update"} == {"float32", "bf16", "fp16"}
     assert found.unread == ()
     assert Price(1.0, 1.0, 1, 1).precisions == ()
 

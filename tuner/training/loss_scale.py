@@ -133,7 +133,8 @@ class Untouched:
 
 
 def _copied(buffer: torch.Tensor, *, whole: bool) -> torch.Tensor:
-    return buffer.clone() if whole or buffer.nbytes <= _LARGE else kept_as_it_is(buffer)
+    is_small = buffer.layout is not torch.strided or buffer.nbytes <= _LARGE  # a sparse one has no bytes to count
+    return buffer.clone() if whole or is_small else kept_as_it_is(buffer)
 
 
 @contextmanager
