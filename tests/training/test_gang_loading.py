@@ -121,7 +121,6 @@ def test_what_is_loaded_ahead_is_dropped_where_an_update_is_made_again():
                 batches.rewind()
 
 
-@pytest.mark.slow  # a process killed while it holds a lock of torch's DataLoader hangs it, which is rare
 def test_a_killed_loading_process_of_a_rank_is_replaced(caplog):
     expected = all_slices(Told())
     batches, loading = batches_of(Told(), shares(2)[1], 2)

@@ -115,6 +115,23 @@ def test_a_killed_process_changes_no_bit_and_is_replaced(caplog):
     assert caplog.text.count("killed by SIGKILL") == 2
 
 
+@pytest.mark.timeout(120)  # it waited for ever
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_process_that_is_killed_with_the_lock_of_the_shared_event_is_replaced_too(closes):
+    """Each process takes that lock for a moment with each batch."""
+    alone, _ = batches_of(Loaded(0), 6)
+    data, found = Data.of(Loaded(2), CPU), []
+    with data.loading.at_work(2, 8, pin=False):
+        batches = TrainingBatches(data.training, 8, 5)
+        found += [bits(batches.at(step)) for step in range(3)]
+        ended = data.loading._processes[False]._iterator._workers_done_event._shared
+        assert ended._cond.acquire()  # as the killed one leaves it
+        os.kill(data.loading.pids[0], signal.SIGKILL)
+        if not closes:
+            found += [bits(batches.at(step)) for step in range(3, 6)]
+    assert found == alone[: len(found)]
+
+
 def test_evaluations_in_between_take_nothing_from_the_training():
     alone, evaluated = batches_of(Loaded(0), 20)
     data = Data.of(Loaded(3), CPU)

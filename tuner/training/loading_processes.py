@@ -210,6 +210,7 @@ class LoadingProcesses:
                 generator=torch.Generator(),  # it would draw from the global one
             )
             self._iterator = iter(loader)
+            self._iterator._workers_done_event = _ShownToProcesses(self._iterator._workers_done_event)
 
     def _replace(self, error: Exception) -> None:
         """Processes in the place of those that are there, one of which has ended."""
@@ -219,7 +220,7 @@ class LoadingProcesses:
             process.join(GRACE_SECONDS)  # its files are closed a moment before it has an exit code
         codes = [process.exitcode for process in iterator._workers if process.sentinel in ended]
         _kill(iterator._workers)
-        iterator._workers_done_event = threading.Event()  # a process may have been killed while it held the old one
+        iterator._workers_done_event = threading.Event()  # nobody is left who reads the old one
         iterator._shutdown_workers()
         self._requests.ask_again()
         self._deaths += 1
@@ -231,6 +232,28 @@ class LoadingProcesses:
                 "command again"
             )
         _log.warning("a loading process ended, %s: it is replaced, and its batches are made again", how)
+
+
+class _ShownToProcesses:
+    """The event by which a DataLoader ends its processes. This process never waits for the lock of the shared one.
+
+    Each process takes that lock for a moment with each batch. One that is killed then takes it along, and the
+    DataLoader would wait for it for ever, where it only wants to know what it has itself set.
+    """
+
+    def __init__(self, shared: Any) -> None:
+        self._shared = shared
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        telling = threading.Thread(target=self._shared.set, daemon=True)
+        with suppress(RuntimeError):  # where the interpreter ends, no thread begins
+            telling.start()
+            telling.join(GRACE_SECONDS)  # processes that cannot be told are killed
 
 
 def _kill(processes: Sequence[Any]) -> None:
