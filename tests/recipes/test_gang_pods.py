@@ -61,7 +61,7 @@ class GangPods:
 
     def _here(self, word, own):
         for old, new in (
-            ("tuner-gang-0.tuner-gang", "127.0.0.1"), ("29500", str(self.port)), ("/tmp/code", f"{own}/code"),
+            ("tuner-gang-0.tuner-gang", "127.0.0.1"), ("29500", str(self.port)), ("/dev/shm/code", f"{own}/code"),
             ("/app/", f"{self.folder}/app/"), ("/shared/", f"{self.folder}/shared/"),
         ):  # fmt: skip
             word = word.replace(old, new)
