@@ -25,7 +25,6 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from tuner.errors import GangLost, TunerError
 from tuner.failpoints import failpoint
@@ -56,7 +55,7 @@ class MateFailed(TunerError):
 class Spot:
     """Where one rank of a gang stands, and where its store listens.
 
-    name: in front of all keys of the gang. port 0: the gang is found by the environment, as torchrun sets it.
+    name: in front of all keys of the gang.
     """
 
     rank: int
@@ -96,11 +95,8 @@ class Gang:
         """Join the others, which is waited for so long; as long an exchange may take. Raises GangLost."""
         timeout = timedelta(seconds=seconds)
         with _lost("the ranks of the gang did not come together"):
-            if spot.port:
-                hosted = TCPStore(spot.host, spot.port, is_master=False, timeout=timeout)
-                store: Any = PrefixStore(spot.name, hosted)
-            else:
-                store, _, _ = next(rendezvous("env://", spot.rank, spot.world, timeout=timeout))
+            hosted = TCPStore(spot.host, spot.port, is_master=False, timeout=timeout)
+            store: Any = PrefixStore(spot.name, hosted)
             _meet(store, spot, seconds)
             dist.init_process_group(
                 "gloo",
