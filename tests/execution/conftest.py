@@ -1,14 +1,15 @@
-"""The command line as a fixture, and a fork server that several tests use."""
+"""The command line as a fixture, a fork server that several tests use, and a Ray cluster with a database server."""
 
 import os
 import signal
 
 import pytest
+from support.ray_studies import cluster, server, url
 from support.shell import tuner
 
 from tuner.execution.fork_server import ForkServer, worker_environment
 
-__all__ = ["tuner"]
+__all__ = ["cluster", "server", "tuner", "url"]
 
 
 class Kept(ForkServer):

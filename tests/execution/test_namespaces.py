@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, text
 from storage.postgres import Server
 from support.needs import NAMESPACE, require
 from support.patience import all_said, wait_for
+from support.records import rows_at
 from support.study_files import write_study
 
 from tuner.storage.engine import parsed_url
@@ -59,14 +60,7 @@ class Launchers:
         return self.started[-1]
 
     def rows(self, query):
-        engine = create_engine(parsed_url(self.url))
-        try:
-            with engine.connect() as connection:
-                return [tuple(row) for row in connection.execute(text(query))]
-        except Exception:  # the tables are not there yet
-            return []
-        finally:
-            engine.dispose()
+        return rows_at(self.url, query)
 
     def wait_for_workers(self, count):
         running = "select worker from trial where state = 'running'"

@@ -7,44 +7,14 @@ import tempfile
 
 import psutil
 import pytest
-from sqlalchemy import create_engine
-from storage.postgres import Server
 from support.loop_files import LOOP
 from support.patience import wait_for
-from support.ray_cluster import RayCluster
 from support.ray_studies import CURVES, Study
 
 from tuner.execution.fork_server import private_folder
-from tuner.storage.engine import parsed_url
-from tuner.storage.schema import metadata
 
 KILLS = 10
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.needs("ray", "postgresql")]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    made = RayCluster(tmp_path_factory.mktemp("ray"))
-    try:
-        made.add_node(3)
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture(scope="module")
-def server():
-    made = Server()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def url(server):
-    engine = create_engine(parsed_url(server.url))
-    metadata.drop_all(engine)
-    engine.dispose()
-    return server.url
 
 
 @pytest.fixture

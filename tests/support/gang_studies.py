@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from support.bench import Heard
-from support.gangs import hosted_store
 from support.patience import wait_for
 from tuner import failpoints
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.execution.backend import Job
+from tuner.execution.gang_store import LOCAL, hosted_store
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
@@ -92,7 +92,7 @@ class GangBench:
         stops: what a rank answers when it is asked whether it was told to end. armed: failpoints of a rank.
         """
         self.folder.mkdir(exist_ok=True, parents=True)
-        store, port = hosted_store()
+        store, port = hosted_store(LOCAL)
         lives = []
         for rank in range(world):
             spot = Spot(rank, world, port=port) if world > 1 else None

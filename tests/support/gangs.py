@@ -2,32 +2,22 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._C._distributed_c10d import TCPStore
 
+from tuner.execution.gang_store import LOCAL, hosted_store
 from tuner.training.gang import Gang, Spot
 
 SECONDS = 60.0
 
 
-def hosted_store():
-    """A store that listens on loopback only, and its port."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
-    return store, port
-
-
 def run_gang(world: int, rank_0: Callable[[Gang], Any], others: Callable[[Gang], Any], seconds: float = SECONDS) -> Any:
     """What `rank_0(gang)` returns, while the other ranks run `others(gang)`; each in a process of its own."""
-    store, port = hosted_store()
+    store, port = hosted_store(LOCAL)
     fork = multiprocessing.get_context("fork")
     answers: Any = fork.SimpleQueue()
     processes = [

@@ -1,15 +1,20 @@
-"""A study that commands train on a Ray cluster of the test's own."""
+"""A study that commands train on a Ray cluster of the test's own, and fixtures: the cluster, an empty server."""
 
 import subprocess
 import sys
 
 import psutil
-from sqlalchemy import create_engine, text
+import pytest
+from sqlalchemy import create_engine
+from storage.postgres import Server
 
 from support.bench import LOSS
 from support.patience import all_said, wait_for
+from support.ray_cluster import RayCluster
+from support.records import rows_at
 from support.study_files import write_study
 from tuner.storage.engine import parsed_url
+from tuner.storage.schema import metadata
 
 TRIALS, STEPS = 4, 6000
 CURVES = (
@@ -20,6 +25,31 @@ BEST = (
     "select t.number, c.step, f.digest from checkpoint c join checkpoint_file f on f.id = c.file_id "
     "join trial t on t.id = c.trial_id where c.kind = 'best' order by 1, 2, 3"
 )
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    made = RayCluster(tmp_path_factory.mktemp("ray"))
+    try:
+        made.add_node(3)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def url(server):
+    engine = create_engine(parsed_url(server.url))
+    metadata.drop_all(engine)
+    engine.dispose()
+    return server.url
 
 
 class Study:
@@ -58,14 +88,7 @@ class Study:
         return made
 
     def rows(self, query):
-        engine = create_engine(parsed_url(self.url))
-        try:
-            with engine.connect() as connection:
-                return [tuple(row) for row in connection.execute(text(query))]
-        except Exception:  # the tables are not there yet
-            return []
-        finally:
-            engine.dispose()
+        return rows_at(self.url, query)
 
     def moves(self):
         return self.rows("select sum(step), sum(fence) from trial")
